@@ -112,4 +112,6 @@ def _human(colors: bool) -> list[Processor]:
 def _log_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    logging.getLogger().critical("this process ends", exc_info=(kind, error, trace))
+    logging.getLogger().critical(
+        "uncaught exception: this process exits", exc_info=(kind, error, trace)
+    )

@@ -12,11 +12,10 @@ from crossmodal.errors import InvalidSetting
 MAX_FILES = 65_536
 MIN_FILES = 128
 MIN_TASKS = 48  # processes and threads of a worker with a few jobs
-FILES = "no more files and connections may be opened: raise the limit, as by `ulimit -n 4096`"
-TASKS = (
-    "no more processes and threads may be started: raise the limit (`ulimit -u`, TasksMax=, "
-    "`--pids-limit`)"
-)
+MORE_FILES = "raise the limit, for example with `ulimit -n 4096`"
+MORE_TASKS = "raise the limit (`ulimit -u`, TasksMax=, `--pids-limit`)"
+FILES = f"too many open files and connections: {MORE_FILES}"
+TASKS = f"too many processes and threads: {MORE_TASKS}"
 NO_THREAD, NO_TMPDIR = "can't start new thread", "No usable temporary directory"  # of Python
 SHORTAGES = frozenset(
     {
@@ -35,10 +34,10 @@ DENIED = {
     errno.EMFILE: FILES,
     errno.ENFILE: FILES,
     errno.EAGAIN: TASKS,
-    errno.ENOMEM: "there is no memory left: end other programs, or raise the container's limit",
+    errno.ENOMEM: "out of memory: end other programs, or raise the container's limit",
     errno.EROFS: f"{{file}} is on a file system that is read-only: {FOLDERS}",
     errno.ENOSPC: f"{{file}} is on a disk that is full: make room there, or {FOLDERS}",
-    errno.EDQUOT: f"{{file}} is over this user's share of the disk: make room, or {FOLDERS}",
+    errno.EDQUOT: f"{{file}} is over this user's disk quota: make room, or {FOLDERS}",
 }
 
 
@@ -55,11 +54,11 @@ def denied(error: OSError | RuntimeError) -> InvalidSetting | None:
         return InvalidSetting(TASKS)
     if NO_TMPDIR in str(error):
         return InvalidSetting(
-            "there is no folder for temporary files that this user may write to: set TMPDIR to one"
+            "this user may write to no folder for temporary files: set TMPDIR to a writable one"
         )
     if not isinstance(error, OSError) or error.errno not in DENIED:
         return None
-    return InvalidSetting(DENIED[error.errno].format(file=error.filename or "what is written"))
+    return InvalidSetting(DENIED[error.errno].format(file=error.filename or "a file"))
 
 
 def allow_many_files() -> None:
@@ -87,12 +86,16 @@ def check_room() -> None:
     """
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and files < MIN_FILES:
-        raise InvalidSetting(f"{MIN_FILES} files are needed, {files} are allowed: {FILES}")
+        raise InvalidSetting(
+            f"a worker needs {MIN_FILES} open files, {files} are allowed: {MORE_FILES}"
+        )
     done = Event()
     try:
         for _ in range(MIN_TASKS):
             Thread(target=done.wait, daemon=True).start()
     except RuntimeError as e:
-        raise InvalidSetting(f"{MIN_TASKS} more are needed: {TASKS}") from e
+        raise InvalidSetting(
+            f"a worker needs {MIN_TASKS} more processes and threads: {MORE_TASKS}"
+        ) from e
     finally:
         done.set()

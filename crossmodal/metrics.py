@@ -170,4 +170,4 @@ def counting() -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        log.warning("not counted: %s", e)
+        log.warning("cannot write metrics: %s", e)

@@ -41,7 +41,7 @@ Refusal = Callable[[Address], str | None]
 _NAME = re.compile(r"([a-z0-9_-]{1,63}\.)*(?!(\d+|0x[0-9a-f]*)$)[a-z0-9_-]{1,63}")
 # Names reserved for private networks (RFC 6761, 6762, 8375), and names of one label.
 _PRIVATE_NAME = re.compile(r"(^|\.)(localhost|local|internal|home\.arpa)$|^[^.]*$")
-_ALLOW = "use a public one, or have CROSSMODAL_ALLOW_PRIVATE_URLS set where receivers are trusted"
+_ALLOW = "use a public one, or set CROSSMODAL_ALLOW_PRIVATE_URLS if all users are trusted"
 _FAILURES = (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException, OSError)
 
 
@@ -85,14 +85,14 @@ def _remedy(address: Address) -> str:
 def _fault(url: httpx2.URL) -> str | None:
     host = url.raw_host.decode()
     if url.userinfo:
-        return "a user or password: leave out what is before the @"
+        return "a user or password: remove the part before the @"
     if url.scheme not in ("http", "https"):
         return f"the scheme {url.scheme!r}: use http or https"
     if url.port is not None and not 0 < url.port < 65_536:
         return f"the port {url.port}: use one from 1 to 65535"
     if literal(host) or (_NAME.fullmatch(host) and len(host) < 254):
         return None
-    return f"the host {host!r}: write a name, or all of an address (127.0.0.1, [::1])"
+    return f"the host {host!r}: use a name, or a complete address (127.0.0.1, [::1])"
 
 
 def look_up(host: str, port: int) -> list[str]:
@@ -126,7 +126,7 @@ async def fetch(
                 if response.status not in REDIRECTS:
                     return await _body(response, max_bytes)
                 target = _redirected(target, response)
-        raise UrlRefused(f"the URL redirects more than {MAX_REDIRECTS} times: use the last one")
+        raise UrlRefused(f"the URL redirects more than {MAX_REDIRECTS} times: use the final URL")
 
 
 class Poster:
@@ -238,10 +238,12 @@ async def _exchange(
 
 async def _body(response: httpcore2.Response, max_bytes: int) -> bytes:
     if response.status != 200:
-        raise FetchFailed(f"the answer to the URL has the status {response.status}, not 200")
+        raise FetchFailed(f"the response has the status {response.status}, not 200")
     if (encoding := _header(response, b"content-encoding", "identity").lower()) != "identity":
-        raise FetchFailed(f"the answer to the URL is encoded as {encoding!r}, against its request")
-    too_large = ImageTooLarge(f"the URL gives more than the {max_bytes} bytes that are allowed")
+        raise FetchFailed(
+            f"the response has the content encoding {encoding!r}, but 'identity' was requested"
+        )
+    too_large = ImageTooLarge(f"the response has more than the {max_bytes} bytes that are allowed")
     if int(_header(response, b"content-length", "0")) > max_bytes:
         raise too_large
     body = bytearray()
@@ -256,13 +258,13 @@ async def _body(response: httpcore2.Response, max_bytes: int) -> bytes:
 def _redirected(url: httpx2.URL, response: httpcore2.Response) -> httpx2.URL:
     location = _header(response, b"location", "")
     if not location:
-        raise FetchFailed("the URL redirects without saying where to")
+        raise FetchFailed("the URL redirects without a Location header")
     try:
         target = check_url(str(url.join(location)))
     except (httpx2.InvalidURL, ValueError, UrlRefused) as e:
-        raise UrlRefused(f"the URL redirects to another that cannot be followed: {e}") from e
+        raise UrlRefused(f"the URL redirects to a URL that is not allowed: {e}") from e
     if url.scheme == "https" and target.scheme != "https":
-        raise UrlRefused("the URL redirects from https to http, which is not followed")
+        raise UrlRefused("the URL redirects from https to http, which is not allowed")
     return target
 
 
@@ -275,7 +277,7 @@ async def _errors(url: httpx2.URL, timeout_s: float) -> AsyncIterator[None]:
     except TimeoutError as e:
         raise FetchFailed(f"{where} did not answer completely within {timeout_s:g} s") from e
     except httpcore2.ProtocolError as e:  # its message may quote the server's bytes
-        raise FetchFailed(f"{where} did not answer as HTTP") from e
+        raise FetchFailed(f"{where} did not answer in HTTP") from e
     except _FAILURES as e:
         raise FetchFailed(f"{where} failed: {str(e)[:200] or type(e).__name__}") from e
 

@@ -104,7 +104,7 @@ class Child:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             if not self.wait(KILL_S):
-                log.error("%s is killed and does not end: it hangs in the kernel", self.name)
+                log.error("%s does not end after SIGKILL: it hangs in the kernel", self.name)
                 return
         wait_until(lambda: _has_collected(process.pid), COLLECT_S, 0.01)
 

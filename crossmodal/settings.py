@@ -59,54 +59,54 @@ class Settings(BaseSettings):
     )
     """Redis or Valkey: the queue and the job ledger."""
     sentinel_master: str = Field("mymaster", min_length=1)
-    """What Sentinel calls the Redis that it watches, where CELERY_BROKER_URL is sentinel://…."""
+    """Sentinel's name for the master, if CELERY_BROKER_URL is sentinel://…."""
     sentinel_password: SecretStr | None = None
-    """What Sentinel itself asks for; the master's password is in the URL."""
+    """The password of the Sentinels; the master's is in the URL."""
     result_backend: SecretStr | None = Field(None, validation_alias="CELERY_RESULT_BACKEND")
-    """Where Celery stores what tasks return, for callers of plain Celery. Off when unset."""
+    """Celery's result backend, for callers of plain Celery. Off when unset."""
     storage_url: str = Field(default_factory=lambda: (data_dir() / "storage").as_uri())
     """Object store: file:///folder, s3://bucket/prefix, gs://…, az://…."""
     bundle: Path = SHIPPED_BUNDLE
     """Folder of the default model: a bundle, or one of diffusers or transformers."""
     models: Path | None = None
-    """A folder of folders of models, which are served beside that of CROSSMODAL_BUNDLE."""
+    """A folder of model folders, served in addition to CROSSMODAL_BUNDLE."""
     device_memory: int | None = Field(None, ge=1)
-    """Bytes that the models of a device may use together. None: 95 % of a GPU's memory, or 75 % of
-    the machine's, or its container's."""
+    """Memory in bytes that all models of a device may use together. None: 95 % of a GPU's memory,
+    or 75 % of the machine's or its container's."""
     switch_after_s: float = Field(30.0, ge=0)
-    """How long a job may wait for a model that does not fit beside those that are loaded, before
-    one of these is given up for it although it has jobs."""
+    """How long a job may wait for a model that does not fit on the device, before a loaded model
+    with waiting jobs is unloaded for it."""
     allow_model_code: str = ""
-    """Names of folders, separated by commas, whose `model.py` may be run."""
+    """Names of model folders, separated by commas, whose `model.py` may be run."""
     key_prefix: str = Field(DEFAULT_KEY_PREFIX, pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    """Goes before every Redis key, so that deployments may share a server; docs/redis.md."""
+    """Prefix of every Redis key, so that deployments may share a server; see docs/redis.md."""
     plain_queue: str = "celery"
-    """Queue that plain Celery sends to when told no other; workers serve it too. Empty: none."""
+    """Default queue of plain Celery, which workers serve too. Empty: none."""
 
     connect_timeout_s: float = Field(5.0, gt=0)
     """How long a call to Redis may take to fail."""
     max_idle_s: float = Field(30.0, ge=1)
-    """How long a connection to Redis may be silent: then one that waits is asked whether it lives,
-    and another is replaced before it is used. Less than what a NAT or proxy in between allows."""
+    """How long a connection to Redis may be idle before it is checked (if a call waits on it) or
+    replaced (before its next use). Set it below the idle timeout of any NAT or proxy in between."""
     storage_ca_file: Path | None = None
-    """PEM file of authorities that the object store's certificate may come from."""
+    """PEM file of certificate authorities to trust for the object store."""
     storage_timeout_s: float = Field(15.0, gt=0)
     """How long a call to the object store may take to fail, retries included."""
     storage_fsync: bool = True
-    """Whether a folder as the store has forced a file to the disk before a record speaks of it."""
+    """Whether a file:// store flushes a file to disk (fsync) before a record refers to it."""
     paused_queues_accept: bool = True
     """Whether jobs may be submitted to a queue that is paused. They wait until it is resumed."""
     retention_s: int = Field(7 * 86_400, ge=60)
     """How long the record of an ended job is kept."""
     max_queue_length: int = Field(10_000, ge=1)
-    """Waiting jobs a queue may hold before submit raises `QueueFull`; beside them, as many
-    messages of canceled or expired ones and a hundred more, until a worker takes these."""
+    """Max waiting jobs of a queue; beyond it, submit raises `QueueFull`. It may also hold as many
+    messages of canceled or expired jobs, and a hundred more, until a worker takes them."""
     max_message_bytes: int = Field(1_000_000, ge=4_096)
-    """Largest message that is taken from a queue; a larger one is set aside as a dead letter."""
+    """Largest message that is taken from a queue; a larger one becomes a dead letter."""
     max_memory_ratio: float = Field(0.9, gt=0, le=1)
-    """Part of Redis's `maxmemory` at which submit raises `BrokerFull`."""
+    """Fraction of Redis's `maxmemory` at which submit raises `BrokerFull`."""
     max_attempts: int = Field(3, ge=1)
-    """Attempts at a job before it fails for good."""
+    """Max attempts at a job before it fails for good."""
 
     max_image_bytes: int = Field(20_000_000, ge=1)
     """Largest picture that is accepted, as a file."""
@@ -114,41 +114,41 @@ class Settings(BaseSettings):
     """Largest picture that is decoded: width × height from its header."""
 
     decode_memory: int = Field(512_000_000, ge=64_000_000)
-    """Bytes that a worker may use for pictures it decodes, with their files and the processes that
-    do it: as many as cores, at most one for each 128 MB. Other pictures wait. One that needs more
-    than all of it is decoded when no other is, and refused if it needs more than four times of it:
-    a JPEG of 108 megapixels takes 0.1 GB or, if it is progressive, 0.4, a PNG 0.5, an AVIF 2."""
+    """Memory in bytes for decoding pictures: files, pictures and decoder processes (as many as
+    cores, at most one per 128 MB). Further pictures wait. A picture that needs more than all of it
+    is decoded alone, and refused beyond four times as much: a JPEG of 108 megapixels takes 0.1 GB
+    or, if it is progressive, 0.4, a PNG 0.5, an AVIF 2."""
     decode_timeout_s: float = Field(30.0, gt=0)
     """How long decoding a picture may take before its process is killed."""
 
     max_batch: int = Field(16, ge=1, le=256)
-    """Most pictures or captions that the model host runs at once; submitters and workers go by it
-    for how many messages of one API key lie in a queue, too."""
+    """Max pictures or captions that the model host runs at once; producers and workers also derive
+    from it how many messages of one API key may be in a queue."""
     bulk_concurrency: int | None = Field(None, ge=1)
-    """Bulk messages that a worker has in hand, beside its `--concurrency` of others, where
-    `--bulk-concurrency` does not say it. None: 4, and 8 of a GPU."""
+    """Bulk messages that a worker processes at once, in addition to its `--concurrency`, unless
+    `--bulk-concurrency` is given. None: 4, or 8 on a GPU."""
     bulk_batch: int = Field(32, ge=1, le=256)
-    """Most items of bulk messages that the model host runs at once."""
+    """Max items of bulk messages that the model host runs at once."""
     max_wait_s: float = Field(0.0, ge=0)
-    """How long a request waits for others, for a fuller batch, although the device is free."""
+    """How long a free device waits for a fuller batch."""
     inference_timeout_s: float = Field(120.0, gt=0)
-    """How long a batch may take no step before its model host is taken to hang, and killed."""
+    """How long a batch may make no progress before its model host is killed as hung."""
     load_timeout_s: float = Field(600.0, gt=0)
-    """How long a model may take to be loaded and warmed up before its host is taken to hang."""
+    """How long a model may take to load and warm up before its model host is killed as hung."""
     host_wait_s: float = Field(30.0, ge=0)
     """How long a task waits for a model host that is starting."""
     host_socket: Path | None = None
     """The model host's unix socket; the supervisor sets it for the workers it starts."""
     ready_file: Path | None = None
-    """Touched by a Celery worker when it takes jobs; the supervisor sets it and watches it."""
+    """Touched by a Celery worker once it takes jobs; the supervisor sets and watches it."""
     turn_file: Path | None = None
-    """What the model hosts of a GPU lock for their batches; the supervisor sets it."""
+    """The lock file by which model hosts share a GPU, batch by batch; the supervisor sets it."""
     model_name: str = ""
-    """What the model of a model host is called; the supervisor sets it."""
+    """The name of a model host's model; the supervisor sets it."""
     models_file: Path | None = None
     """The list of the models that a Celery worker may serve; the supervisor sets it."""
     heartbeat_file: Path | None = None
-    """Touched by a Celery worker while it consumes; the supervisor sets it and watches it."""
+    """Touched by a Celery worker while it consumes; the supervisor sets and watches it."""
     run_time_limit_s: float = Field(600.0, gt=0)
     """How long one attempt may run before it is ended as `timed_out`. Its wait for the device does
     not count."""
@@ -157,54 +157,57 @@ class Settings(BaseSettings):
     img2txt_run_time_limit_s: float | None = Field(None, gt=0)
     """The same for img2txt jobs alone."""
     lease_s: float = Field(15.0, ge=2)
-    """How long a worker that says nothing keeps its jobs; then others run them."""
+    """How long a silent worker keeps its jobs before others run them."""
     sweep_s: float = Field(2.0, gt=0)
-    """How often leases are renewed, and those of dead workers looked for. Well below the lease."""
+    """Interval of lease renewal and of the sweep for expired leases. At most a third of the
+    lease."""
     heartbeat_s: float = Field(15.0, ge=5)
-    """How long a worker's consuming loop may be silent before it counts as dead."""
+    """How long a worker's consumer loop may miss its heartbeat before it counts as dead."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """How much workers and model hosts say; from `WARNING` on, nothing about jobs that succeed."""
+    """Log level of workers and model hosts; from `WARNING` on, no lines about succeeded jobs."""
     log_format: Literal["auto", "json", "human"] = "auto"
-    """Logs as lines of `json`, or for a `human`; `auto`: the latter at a terminal only."""
+    """Log lines as `json`, or as text for a `human`; `auto`: `human` on a terminal, else `json`."""
     public_url: str = ""
-    """Where the gateway is reached from outside, as https://pictures.example.com."""
+    """The gateway's public URL, such as https://pictures.example.com."""
     keep_alive_s: int = Field(75, ge=1)
-    """How long a connection to the gateway or to `crossmodal mcp` is kept while nothing is asked
-    on it: longer than a proxy before them keeps its own, which else meets closed ones (502)."""
+    """Idle timeout of connections to the gateway or `crossmodal mcp`. Set it above the keep-alive
+    of a proxy in front, else the proxy uses closed connections (502)."""
     signed_urls: bool = True
-    """Whether the gateway leads callers to the store itself. Off where they cannot reach it."""
+    """Whether the gateway redirects callers to signed URLs of the object store. Turn it off if they
+    cannot reach the store."""
     max_batch_bytes: int = Field(100_000_000, ge=1_024)
-    """Largest file of requests that the gateway takes."""
+    """Largest file of batch requests that the gateway accepts, in bytes."""
     max_bodies_bytes: int = Field(500_000_000, ge=1_024)
-    """Bytes of requests' bodies that a gateway or an MCP server holds at once, in memory or in
-    TMPDIR; those of one API key a quarter of it, or one body."""
+    """Max bytes of request bodies that a gateway or an MCP server holds at once, in memory or in
+    TMPDIR; one API key may use a quarter of it, or one body."""
     body_timeout_s: float = Field(600.0, gt=0)
-    """How long a request's body may take to arrive; after 30 s also no slower than 5,000 bytes a
-    second."""
+    """How long a request's body may take to arrive; after 30 s it must also arrive at 5,000 bytes
+    per second or faster."""
     allow_image_urls: bool = False
-    """Whether the gateway fetches pictures that are named by their URL."""
+    """Whether the gateway fetches pictures from URLs in requests."""
     allow_private_urls: bool = False
-    """Whether webhooks and pictures may be at addresses that are not public. Not for strangers."""
+    """Whether webhooks and pictures may be at private addresses. Not safe with untrusted users."""
     fetch_timeout_s: float = Field(10.0, gt=0)
-    """How long a picture's server may take, in all."""
+    """How long fetching a picture from its URL may take, in all."""
     webhook_timeout_s: float = Field(10.0, gt=0, le=30)
     """How long a webhook's receiver may take to answer."""
     cors_origins: str = ""
-    """Origins whose pages may call the gateway, separated by commas. Empty: none."""
+    """Origins, separated by commas, whose pages may call the gateway (CORS). Empty: none."""
     run_dir: Path = Field(default_factory=lambda: runtime_dir())
     """Where running workers keep sockets, heartbeats and ready marks."""
     drain_s: float = Field(60.0, gt=0)
-    """How long a stopping worker may take to finish what runs."""
+    """How long a stopping worker may take to finish its running jobs."""
     metrics_port: int = Field(0, ge=0, le=65_535)
-    """Where a worker's supervisor serves Prometheus metrics of all its processes. 0: nowhere."""
+    """Port on which a worker's supervisor serves Prometheus metrics of all its processes. 0:
+    off."""
     metrics_address: str = "127.0.0.1"
-    """The address that goes with it; `0.0.0.0` for a Prometheus on another machine."""
+    """The listen address of the metrics; `0.0.0.0` for a Prometheus on another machine."""
 
     @model_validator(mode="after")
     def _sweeps_within_a_lease(self) -> "Settings":
         if self.lease_s < 3 * self.sweep_s:
             raise ValueError(
-                f"CROSSMODAL_LEASE_S is {self.lease_s:g}: at least three times "
+                f"CROSSMODAL_LEASE_S is {self.lease_s:g}: it must be at least three times "
                 f"CROSSMODAL_SWEEP_S ({self.sweep_s:g}), or a busy worker would lose its jobs"
             )
         return self
@@ -234,7 +237,9 @@ class Settings(BaseSettings):
     def _has_no_password(cls, value: str) -> str:
         """Refuse credentials: errors, `doctor` and startup logs show the URL."""
         if not value.startswith("file:") and redacted(value) != value:
-            raise ValueError("credentials do not belong into it: give them as AWS_…, for instance")
+            raise ValueError(
+                "it must not contain credentials: use environment variables such as AWS_…"
+            )
         return value
 
 

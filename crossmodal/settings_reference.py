@@ -18,7 +18,7 @@ from crossmodal.console import Json, errors_to_exit_status, note, print_json, pr
 from crossmodal.settings import Settings, load_settings, redacted
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Everybody: apps, gateways and workers": (
+    "All processes: apps, gateways and workers": (
         "broker_url",
         "sentinel_master",
         "sentinel_password",
@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "log_level",
         "log_format",
     ),
-    "Who submits: apps and gateways": (
+    "Producers: apps and gateways": (
         "max_queue_length",
         "paused_queues_accept",
         "max_memory_ratio",
@@ -71,7 +71,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "metrics_port",
         "metrics_address",
     ),
-    "Limits and leases: the same for everybody who shares a queue": (
+    "Limits and leases: the same for all processes that share a queue": (
         "max_batch",
         "retention_s",
         "max_attempts",
@@ -84,7 +84,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "sweep_s",
         "heartbeat_s",
     ),
-    "Places of a worker's processes": (
+    "Paths of a worker's processes": (
         "run_dir",
         "host_socket",
         "models_file",
@@ -94,24 +94,26 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "heartbeat_file",
     ),
 }
-OTHERS = "All others"
+OTHERS = "Other settings"
 
 FOREIGN: dict[str, str] = {
-    "CROSSMODAL_GATEWAY_ADDRESS": "Where `crossmodal gateway` listens, unless `--address` says "
-    "so: `127.0.0.1`.",
-    "CROSSMODAL_GATEWAY_PORT": "The port that goes with it, unless `--port` says so: `8000`.",
-    "AWS_*": "Credentials, region and endpoint of S3 and what speaks like it. `AZURE_*` and "
+    "CROSSMODAL_GATEWAY_ADDRESS": "Listen address of `crossmodal gateway`, unless "
+    "`--address` is given: `127.0.0.1`.",
+    "CROSSMODAL_GATEWAY_PORT": "Listen port of `crossmodal gateway`, unless `--port` is "
+    "given: `8000`.",
+    "AWS_*": "Credentials, region and endpoint of S3 and compatible stores. `AZURE_*` and "
     "`GOOGLE_*` for the others.",
-    "FLOWER_*": "Flower's own options. `FLOWER_BASIC_AUTH=user:password` asks for a login; "
-    "`FLOWER_ADDRESS` and `FLOWER_PORT` are where it listens: `127.0.0.1`, `5555`.",
+    "FLOWER_*": "Flower's own options. `FLOWER_BASIC_AUTH=user:password` requires a login; it "
+    "listens at `FLOWER_ADDRESS` and `FLOWER_PORT`: `127.0.0.1`, `5555`.",
     "CUDA_VISIBLE_DEVICES": "The GPUs that `--devices auto` finds.",
-    "OTEL_*": "OpenTelemetry's own; traces are made when an `OTEL_EXPORTER_OTLP_ENDPOINT` is set.",
-    "SSL_CERT_FILE": "Certificates that are trusted, where a picture is fetched or a webhook "
-    "posted.",
-    "XDG_RUNTIME_DIR, XDG_DATA_HOME": "Where the folders are that the table calls the user's.",
+    "OTEL_*": "OpenTelemetry's own options; traces are exported if "
+    "`OTEL_EXPORTER_OTLP_ENDPOINT` is set.",
+    "SSL_CERT_FILE": "Trusted certificates for fetching pictures and posting webhooks.",
+    "XDG_RUNTIME_DIR, XDG_DATA_HOME": "The user runtime directory and the user data "
+    "directory of the tables above.",
     "NO_COLOR": "Commands print without colors.",
 }
-"""Variables that are read, and are no settings of ours."""
+"""Variables of other programs that are read too."""
 
 PLACES = {
     "storage_url": "a folder under the user data directory",
@@ -142,7 +144,7 @@ class Setting:
 
 def settings(
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the reference, as docs/settings.md has it.")
+        bool, typer.Option("--markdown", help="Print the reference, as in docs/settings.md.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -156,9 +158,9 @@ def settings(
         print_json([asdict(row) for row in rows])
     else:
         print_table(("variable", "value", "from"), [(r.variable, r.value, r.source) for r in rows])
-        say("\n`crossmodal settings --markdown` says what each means.")
+        say("\n`crossmodal settings --markdown` explains each.")
     for name in unknown():
-        note(f"{name} is set, and is no setting: a slip of the pen?")
+        note(f"{name} is set but is not a setting: is it misspelled?")
 
 
 def effective(found: Settings) -> Iterator[Setting]:
@@ -214,7 +216,7 @@ def reference() -> str:
         parts.append(f"## {group}\n\n| variable | value | default | |\n|---|---|---|---|\n")
         parts.extend(f"{_row(name)}\n" for name in names)
         parts.append("\n")
-    parts.append("## Variables of others\n\n| variable | |\n|---|---|\n")
+    parts.append("## Variables of other programs\n\n| variable | |\n|---|---|\n")
     for names_, about in FOREIGN.items():
         shown = ", ".join(f"`{n.strip()}`" for n in names_.split(","))
         parts.append(f"| {shown} | {about} |\n")
@@ -223,12 +225,12 @@ def reference() -> str:
 
 HEAD = """# Settings
 
-Everything comes from the environment and is read once, when a process starts. An option of a
-command goes before its variable, and a variable before the default. A value that cannot be used
-ends the command with status 2 and a line that names the variable. `crossmodal settings` shows what
-is in force here, without secrets, and names variables that look like settings and are none.
+All settings come from the environment and are read once, when a process starts. A command's option
+overrides its variable, and a variable overrides the default. An invalid value ends the command
+with status 2 and a line that names the variable. `crossmodal settings` shows the settings in
+force, without secrets, and names variables that look like settings but are not.
 
-Durations are seconds. This page is made from `crossmodal/settings.py`:
+Durations are seconds. This page is generated from `crossmodal/settings.py`:
 `crossmodal settings --markdown`.
 
 """

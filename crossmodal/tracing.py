@@ -62,13 +62,15 @@ def prepare() -> bool:
         return False
     protocol = next((os.environ[name] for name in PROTOCOLS if os.environ.get(name)), None)
     if protocol not in (None, "http/protobuf"):
-        log.warning("there are no traces: OTLP is spoken as http/protobuf, not as %s", protocol)
+        log.warning(
+            "no traces are exported: OTLP is supported as http/protobuf, not as %s", protocol
+        )
         return False
     try:
         import opentelemetry.exporter.otlp.proto.http.trace_exporter
         import opentelemetry.sdk.trace.export  # noqa: F401
     except ImportError as e:
-        log.warning("%s is set, but there are no traces: %s. %s", endpoint, e, remedy("otel"))
+        log.warning("%s is set, but no traces are exported: %s. %s", endpoint, e, remedy("otel"))
         return False
     return True
 

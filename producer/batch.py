@@ -32,7 +32,7 @@ from producer.targets import write
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    help="Many requests at once, from a file of JSON lines.",
+    help="Run many requests at once, from a file of JSON lines.",
 )
 LONGEST_STEM = 60  # characters, of up to four bytes
 BatchId = Annotated[str, typer.Argument(metavar="ID")]

@@ -94,7 +94,7 @@ def _names(images: list[dict[str, Any]]) -> tuple[dict[Any, str], list[str]]:
     for image in images:
         number, name = image["id"], image["file_name"]
         if not isinstance(name, str | int):
-            faults[number] = f"image {number}: its file_name {json.dumps(name)[:60]} is no name"
+            faults[number] = f"image {number}: its file_name {json.dumps(name)[:60]} is not a name"
         elif names.setdefault(number, str(name)) != str(name):
             faults[number] = f"image {number}: it is listed as {names[number]} and as {name}"
     return {n: name for n, name in names.items() if n not in faults}, list(faults.values())
@@ -112,7 +112,9 @@ def _captions(
         elif caption is None or isinstance(caption, str):
             captions[names[number]].append(caption or "")
         else:
-            problems.append(f"{names[number]}: its caption {json.dumps(caption)[:60]} is no text")
+            problems.append(
+                f"{names[number]}: its caption {json.dumps(caption)[:60]} is not a text"
+            )
     return captions, list(dict.fromkeys(problems))
 
 

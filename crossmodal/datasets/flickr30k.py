@@ -37,7 +37,7 @@ def open_flickr30k(folder: Path) -> CaptionedFiles:
         captions, problems = {one.name: list(one.captions) for one in listed}, []
     else:
         raise InvalidData(
-            f"{folder} is not Flickr30k: there is none of {TOKENS}, {CSV} and {KARPATHY} in it"
+            f"{folder} is not Flickr30k: it has neither {TOKENS} nor {CSV} nor {KARPATHY}"
         )
     named = _named(captions, {one.name: one.split for one in listed})
     splits, skipped = gathered(folder, named, FOLDERS)

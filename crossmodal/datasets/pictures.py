@@ -125,8 +125,8 @@ class Pictures:
     def _problem(self, one: Named, options: list[Path] | None) -> str:
         if options:
             known = " and ".join(sorted(os.path.relpath(path, self.root) for path in options[:2]))
-            why = f"{known} could be it" if len(options) > 1 else f"{known} could be another's too"
-            return f"{one.name}: which picture it is is not clear: {why}"
+            why = f"{known} match" if len(options) > 1 else f"{known} also matches another name"
+            return f"{one.name}: its file is ambiguous: {why}"
         looked = [folder for folder in one.folders if folder in self.folders]
         others = sorted(self.folders.keys() - set(looked))
         where = ", ".join(looked + others)

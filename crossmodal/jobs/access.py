@@ -46,7 +46,7 @@ class ApiKey(BaseModel):
 
 
 ANYBODY = ApiKey(id="", name="anybody", created_at=0.0, is_operator=True)
-"""Who calls a gateway that asks for no keys."""
+"""The caller of a gateway that requires no keys."""
 
 
 class ApiKeys:
@@ -85,7 +85,7 @@ class ApiKeys:
         key_id, secret = parts.groups() if parts else ("", "")
         text, digest = yield redis.hmget(api_key_key(self._prefix, key_id), "key", "digest")
         if not hmac.compare_digest(digest or "", _digest(secret)) or text is None:
-            raise Unauthorized("the API key is not known here: `crossmodal keys list` shows which")
+            raise Unauthorized("unknown API key: `crossmodal keys list` shows the known ones")
         key = ApiKey.model_validate_json(text)
         if key.revoked_at is not None:
             raise Unauthorized(f"the API key {key.name!r} was revoked: ask for another")

@@ -72,20 +72,23 @@ def _parse(url: str) -> Address:
     try:
         parts = [urlsplit(part) for part in url.split(";")]
     except ValueError:  # its message would contain the login
-        raise ValueError("it cannot be read; percent-encode what is special in it") from None
+        raise ValueError("it cannot be parsed; percent-encode special characters in it") from None
     first = parts[0]
     schemes = {part.scheme for part in parts}
     if len(schemes) != 1 or first.scheme not in get_args(Scheme):
-        raise ValueError("it must begin with redis://, rediss:// or sentinel://, also each part")
+        raise ValueError(
+            "each of its parts must begin with redis://, rediss:// or sentinel://, all with the "
+            "same"
+        )
     if len(parts) > 1 and first.scheme != "sentinel":
-        raise ValueError("only sentinel:// names more than one host")
+        raise ValueError("only sentinel:// may have more than one host")
     options = {name: value for part in parts for name, value in parse_qsl(part.query)}
     encrypted = first.scheme == "rediss" or (first.scheme == "sentinel" and bool(options))
     if options and not encrypted:
         raise ValueError(f"{next(iter(options))} is for rediss:// and sentinel:// only")
     paths = {part.path.strip("/") for part in parts} - {""}
     if len(paths) > 1:
-        raise ValueError("its parts name different databases")
+        raise ValueError("its parts have different databases")
     return Address(
         scheme=first.scheme,  # type: ignore[arg-type]  # checked above
         hosts=tuple((part.hostname or "127.0.0.1", _port(part)) for part in parts),
@@ -100,7 +103,7 @@ def _port(part: SplitResult) -> int:
     try:
         return part.port or PORTS[part.scheme]
     except ValueError:  # its message could contain part of a password
-        raise ValueError("its port is no number below 65536") from None
+        raise ValueError("its port is not a number below 65536") from None
 
 
 def _database(text: str) -> int:
@@ -111,7 +114,7 @@ def _database(text: str) -> int:
 
 def _tls(options: Mapping[str, str]) -> dict[str, Any]:
     if unknown := set(options) - set(OPTIONS):
-        raise ValueError(f"{min(unknown)} is no option; there are {', '.join(OPTIONS)}")
+        raise ValueError(f"{min(unknown)} is not an option; known ones are {', '.join(OPTIONS)}")
     wanted = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
     if wanted not in VERIFY:
         raise ValueError(f"ssl_cert_reqs is {wanted[:20]!r}: choose from {', '.join(VERIFY)}")

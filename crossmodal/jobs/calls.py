@@ -107,7 +107,7 @@ class _Commands(CoreCommands):
 
 
 redis: Any = _Commands()
-"""Makes commands: `redis.hgetall(key)` is a `Command`."""
+"""Builds commands: `redis.hgetall(key)` is a `Command`."""
 
 
 def undecoded(command: Command) -> Command:

@@ -46,7 +46,7 @@ from crossmodal.settings import Settings, redacted
 
 REMEDIES = {
     "READONLY": "It is a replica: name its primary in CELERY_BROKER_URL",
-    "MISCONF": "Make room on its disk: it goes on by itself; its log says more",
+    "MISCONF": "Free space on its disk, and see its log: it resumes by itself",
     "NOREPLICAS": "Bring its replicas back, or lower its min-replicas-to-write",
 }
 MUTEX_S = 10  # how long a dead sweep's lock blocks others; kombu's default is 300
@@ -265,10 +265,10 @@ def translated(error: RedisError, settings: Settings) -> Exception:
     if isinstance(error, OutOfMemoryError):
         return BrokerFull(
             f"Redis has used up its maxmemory: {_reason(error)}. Submit again when jobs have "
-            "ended, give it more, or lower CROSSMODAL_RETENTION_S"
+            "ended, raise it, or lower CROSSMODAL_RETENTION_S"
         )
     if isinstance(error, BusyLoadingError):
-        return BrokerUnavailable(f"Redis at {url} loads its data: try again once it has")
+        return BrokerUnavailable(f"Redis at {url} is loading its data: try again later")
     if (wrong := _wrong_place(error, url)) is not None:
         return wrong
     if _is_lasting(error):
@@ -277,8 +277,8 @@ def translated(error: RedisError, settings: Settings) -> Exception:
         return lasting
     if isinstance(error, ResponseError):
         return BrokerUnavailable(
-            f"Redis at {url} refuses for now: {_reason(error)}. {_remedy(error)}: jobs wait until "
-            "it takes them again"
+            f"Redis at {url} refuses writes: {_reason(error)}. {_remedy(error)}. Jobs wait until "
+            "it accepts writes again"
         )
     what = f"does not answer: {_reason(error)}"
     if isinstance(error, RedisTimeoutError):
@@ -299,18 +299,18 @@ def _wrong_place(error: RedisError, url: str) -> Exception | None:
         return in_cluster_mode(url)
     if NO_DATABASE in str(error):
         return InvalidSetting(
-            f"CELERY_BROKER_URL: Redis at {url} has no such database: name a lower one, as 0, or "
-            "raise `databases` in its configuration"
+            f"CELERY_BROKER_URL: Redis at {url} has no such database: use a lower number, such as "
+            "0, or raise `databases` in its configuration"
         )
     if isinstance(error, InvalidResponse):
         return BrokerRefused(
-            f"what listens at {url} is no Redis ({_reason(error)}): correct the host and port in "
+            f"the server at {url} is not Redis ({_reason(error)}): correct the host and port in "
             "CELERY_BROKER_URL"
         )
     if (reason := _tls_failure(error)) is not None:
         return BrokerNotTrusted(
-            f"no TLS connection with Redis at {url}: {reason}. Look at ssl_ca_certs, "
-            "ssl_certfile and the host's name in CELERY_BROKER_URL"
+            f"no TLS connection with Redis at {url}: {reason}. Check ssl_ca_certs, ssl_certfile "
+            "and the host's name in CELERY_BROKER_URL"
         )
     return None
 
@@ -319,7 +319,7 @@ def _remedy(error: RedisError) -> str:
     """Return the remedy for a server that answers but refuses writes."""
     said = "READONLY" if isinstance(error, ReadOnlyError) else str(error)
     found = (remedy for code, remedy in REMEDIES.items() if said.startswith(code))
-    return next(found, "Look at its log, its disk and its role")
+    return next(found, "Check its log, its disk and its role")
 
 
 def _is_lasting(error: RedisError) -> bool:
@@ -342,8 +342,8 @@ def _reason(error: RedisError) -> str:
 def in_cluster_mode(url: str) -> InvalidSetting:
     """Return the error for a server in cluster mode."""
     return InvalidSetting(
-        f"CELERY_BROKER_URL: Redis at {url} is in cluster mode, in which neither Celery nor the "
-        "job ledger can work: take one with cluster mode off (replicas are fine)"
+        f"CELERY_BROKER_URL: Redis at {url} is in cluster mode, which neither Celery nor the job "
+        "ledger supports: use a server with cluster mode off (replicas are fine)"
     )
 
 

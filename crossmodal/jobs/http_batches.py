@@ -86,8 +86,8 @@ class HttpBatches:
         if unfinished >= MAX_UNFINISHED:
             whose = " of this API key" if owner else ""
             raise TooManyQueued(
-                f"{MAX_UNFINISHED} batches{whose} are not done, which is as many as may be: wait "
-                "for one, or cancel it"
+                f"{MAX_UNFINISHED} batches{whose} are unfinished, the max: wait for one to end, "
+                "or cancel one"
             )
 
     @call

@@ -41,9 +41,9 @@ class Attempt:
     excused: int
     is_last: bool
     is_suspect: bool
-    """Whether a model host died with it: then it must run alone, to harm no other."""
+    """Whether a model host died running the job, so that it must run alone in its batch."""
     traceparent: str | None = None
-    """Of the request that submitted it (W3C Trace Context)."""
+    """The traceparent of the submitting request (W3C Trace Context)."""
 
     @property
     def queued_s(self) -> float:

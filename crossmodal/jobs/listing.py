@@ -117,5 +117,7 @@ def _parse(cursor: str) -> tuple[float, str]:
         if not job_id or not 0 <= found < 1e12:
             raise ValueError
     except ValueError as e:
-        raise InvalidParams(f"{cursor[:80]!r} is no cursor: give the next_cursor of a page") from e
+        raise InvalidParams(
+            f"{cursor[:80]!r} is not a cursor: use the next_cursor of a page"
+        ) from e
     return found, job_id

@@ -95,7 +95,7 @@ def _checked_time(text: str) -> str:
     try:
         datetime.fromisoformat(text).astimezone()
     except OverflowError as e:
-        raise ValueError(f"it is at no time that a machine knows: {e}") from e
+        raise ValueError(f"the time is out of range: {e}") from e
     return text
 
 
@@ -170,12 +170,12 @@ def parse_message(raw: bytes, max_bytes: int, known_tasks: Container[str]) -> di
         message.check_body()
         parsed: dict[str, Any] = json.loads(raw)
     except InvalidParams as e:  # an invalid job id
-        raise InvalidMessage(f"this is no Celery message: {e}") from e
+        raise InvalidMessage(f"not a valid Celery message: {e}") from e
     except ValidationError as e:
         what = explained(e.errors()[0], "message")
-        raise InvalidMessage(f"this is no Celery message: {what}") from e
+        raise InvalidMessage(f"not a valid Celery message: {what}") from e
     except (ValueError, RecursionError, binascii.Error) as e:
-        raise InvalidMessage(f"this is no Celery message: {e}") from e
+        raise InvalidMessage(f"not a valid Celery message: {e}") from e
     if message.headers.task not in known_tasks:
         raise UnknownTask(f"workers of this version have no task {message.headers.task!r}")
     return parsed

@@ -158,7 +158,9 @@ class KnownModels(Mapping[str, ModelInfo]):
         model = self._models.get(name) or self._aliases.get(name)
         if model is None:
             near = nearest(name, [*self._models, *self._aliases])
-            remedy = f"did you mean {near!r}?" if near else f"there are {', '.join(self) or 'none'}"
+            remedy = (
+                f"did you mean {near!r}?" if near else f"known models: {', '.join(self) or 'none'}"
+            )
             raise ModelNotFound(f"no model is called {quoted(name[:100])}: {remedy}", "model")
         return model
 
@@ -177,7 +179,9 @@ class KnownModels(Mapping[str, ModelInfo]):
             return model
         names = [m.name for m in self._models.values() if kind.name in m.kinds]
         near = nearest(name, [*names, *self._aliases])
-        remedy = f"did you mean {near!r}?" if near else f"there are {', '.join(names) or 'none'}"
+        remedy = (
+            f"did you mean {near!r}?" if near else f"known models: {', '.join(names) or 'none'}"
+        )
         raise ModelNotFound(
             f"no model of {kind.name} is called {quoted(name[:100])}: {remedy}", "model"
         )

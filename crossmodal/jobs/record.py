@@ -26,7 +26,7 @@ class JobState(StrEnum):
     FAILED = "failed"
     """It ended without a result; `Failure.code` says why."""
     CANCELED = "canceled"
-    """Somebody canceled it before it finished; a result that came later was refused."""
+    """It was canceled before it finished; a later result was refused."""
     EXPIRED = "expired"
     """No worker started it before its `expires_in_s` ran out."""
 
@@ -72,18 +72,18 @@ class JobResult(Shown, _Value):
     images: tuple[ImageRef, ...] = ()
     captions: tuple[GeneratedCaption, ...] = ()
     parts: tuple[BlobRef, ...] = ()
-    """Of a bulk job: the files of its `ItemResult`s, `completed` and `failed` ones."""
+    """The files of a bulk job's `ItemResult`s; `completed` and `failed` count them."""
     completed: int = 0
     failed: int = 0
     seed: int | None = None
     unknown_words: tuple[str, ...] = ()
     suggestions: dict[str, str] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-    """What who asked should know, as that the model reads no prompt as long as that."""
+    """Warnings for the caller, such as a prompt longer than the model reads."""
     model: str
     bundle_version: str
     repeatable: Literal["exact", "close"] | None = None
-    """Whether the same seed and params give the same bytes, or nearly."""
+    """Whether the same seed and params give the same bytes (`exact`) or nearly (`close`)."""
     timings: Timings
     batch_size: int
     attempt: int
@@ -120,7 +120,7 @@ class ItemResult(Shown, _Value):
 
 
 ITEM_RESULTS = TypeAdapter(list[ItemResult])
-"""Makes many at once, for half of what it costs one by one."""
+"""Validates a list in half the time of one by one."""
 
 
 class PreviewRef(BlobRef):
@@ -137,7 +137,7 @@ class Progress(_Value):
     of: int
     left_s: float
     preview: PreviewRef | None = None
-    """Of a picture, where its model shows them, while somebody follows the job."""
+    """A preview, if the model makes them and a client follows the job."""
 
 
 class Job(_Value):
@@ -155,13 +155,13 @@ class Job(_Value):
     expires_at: float | None = None
     sent_at: float | None = None
     held: bool = False
-    """Whether its message waits for those of its owner that are in the queue."""
+    """Whether its message is held in its owner's backlog."""
     owner: str = ""
     priority: int = 0
     keep_s: float | None = None
     worker: str | None = None
     progress: Progress | None = None
-    """Of a running job whose model tells its steps."""
+    """The progress of a running job, if its model reports steps."""
     result: JobResult | None = None
     failure: Failure | None = None
 
@@ -242,7 +242,8 @@ class JobStatus(_Value):
     position: int | None = None
     estimated_wait_s: float | None = None
     waits_for: str | None = None
-    """Of a queued job, what is not there yet: `a worker`, `loading turbo`, `a device for turbo`."""
+    """What a queued job waits for besides its turn: `a worker`, `loading turbo`, `a device for
+    turbo`."""
     progress: Progress | None = None
     failure: Failure | None = None
 
@@ -267,7 +268,7 @@ class QueueStatus(_Value):
     redelivered: int = 0
     failures: dict[str, int] = Field(default_factory=dict)
     paused: bool = False
-    """Whether nothing that waits in it is started."""
+    """Whether the queue is paused: its waiting jobs are not started."""
 
     @property
     def has_been_used(self) -> bool:
@@ -336,15 +337,15 @@ class ModelState(StrEnum):
     """The state of a model, from what all workers report."""
 
     LOADED = "loaded"
-    """By at least one worker."""
+    """At least one worker has it loaded."""
     LOADING = "loading"
-    """A worker is about to have it."""
+    """A worker is loading it."""
     UNLOADED = "unloaded"
     """A worker loads it once jobs wait for it."""
     BROKEN = "broken"
     """No worker can load it."""
     ABSENT = "absent"
-    """No worker that runs has its folder."""
+    """No running worker has its folder."""
 
 
 class ModelInfo(_Value):
@@ -355,13 +356,13 @@ class ModelInfo(_Value):
     format: str
     kinds: dict[str, ServedKind]
     default_for: tuple[str, ...] = ()
-    """The kinds of which it serves the jobs that name no model."""
+    """The kinds for which it is the default model."""
     aliases: tuple[str, ...] = ()
     description: str = ""
     load_s: float | None = None
     peak_bytes: int | None = None
     vocabulary: Vocabulary | None = None
-    """Of one that is loaded; where all models are listed, with a few of its words."""
+    """The vocabulary of a loaded model; lists of models have only some of its words."""
     noted_at: float = 0.0
 
     def completed(self, known: "ModelInfo | None") -> "ModelInfo":

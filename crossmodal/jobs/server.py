@@ -44,7 +44,7 @@ class MemoryGuard:
             return ""
         return (
             f"Redis uses {used:,} of {limit:,} bytes, over {ratio:.0%}: submit again when jobs "
-            "have ended, give it more maxmemory, or lower CROSSMODAL_RETENTION_S"
+            "have ended, raise its maxmemory, or lower CROSSMODAL_RETENTION_S"
         )
 
 
@@ -83,8 +83,8 @@ def warnings(server: Any) -> list[str]:
     policy = eviction_policy(server)
     if policy not in ("noeviction", "unknown"):
         found.append(
-            f"maxmemory-policy is {policy}: the server may throw jobs away. "
-            "CONFIG SET maxmemory-policy noeviction"
+            f"maxmemory-policy is {policy}: the server may evict jobs. CONFIG SET "
+            "maxmemory-policy noeviction"
         )
     kept = keeps_data(server)
     if not kept:
@@ -102,8 +102,8 @@ def _failing(server: Any) -> list[str]:
     """Return the failures that INFO reports and that lose accepted jobs."""
     said = server.info("persistence") | server.info("replication")
     found = [
-        f"{name} is {said[name]}: what it keeps cannot be written. Make room on its disk; its log "
-        "says more"
+        f"{name} is {said[name]}: its data cannot be written. Free space on its disk, and see its "
+        "log"
         for name in KEPT
         if said.get(name, "ok") != "ok"
     ]

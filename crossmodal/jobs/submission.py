@@ -107,7 +107,7 @@ class Submission:
             case "owner_full":
                 return TooManyQueued(
                     f"{found[0]} jobs of this API key wait for {self.queue}, "
-                    f"{self.origin.max_queued} are allowed: submit again when some have been run"
+                    f"{self.origin.max_queued} are allowed: submit again when some of them have ended"
                 )
             case "canceled":
                 return JobCanceled(
@@ -141,7 +141,7 @@ def _queue_full(
     """
     found, held = depth, f"{depth} jobs, {limit} are allowed"
     if depth < limit:
-        of_ended = "most of jobs that were canceled or have expired"
+        of_ended = "mostly of canceled or expired jobs"
         found, held = messages, f"{messages} messages, {of_ended}, where {limit} jobs are allowed"
     gap, run = (float(mean) if mean else None for mean in (mean_gap_s, mean_run_s))
     gap_s = likely_gap_s(gap, run, running) if running else None

@@ -136,7 +136,7 @@ def _readable(name: str, fields: Mapping[str, str]) -> Delivery | None:
     try:
         return _delivery(name, fields)
     except ValidationError as e:
-        log.error("delivery %s is left to other versions: %s", name, e)
+        log.error("cannot read delivery %s, written by another version: %s", name, e)
         return None
 
 

@@ -20,7 +20,7 @@ from crossmodal.invalid import explained
 from crossmodal.kinds.fields import BlobRef, ModelName
 
 Output = Literal["images", "captions"]
-"""What a result has: pictures, or texts."""
+"""The output of a kind: pictures or texts."""
 
 RESERVED = frozenset(
     {  # arguments that clients, HTTP and commands have beside params
@@ -75,7 +75,7 @@ class ItemParams(StrictParams):
     def _is_json(self) -> Self:
         for name, value in (self.model_extra or {}).items():
             if not _is_json(value):
-                raise PydanticCustomError("no_json", f"{name}: no JSON value")
+                raise PydanticCustomError("no_json", f"{name}: not a JSON value")
         return self
 
     if TYPE_CHECKING:
@@ -103,12 +103,12 @@ class Kind:
             raise TypeError(f"the params of {self.name} have no {' and no '.join(missing)}")
         if taken := RESERVED & set(fields):
             raise TypeError(
-                f"the params of {self.name} take {', '.join(sorted(taken))} for another"
+                f"the params of {self.name} use reserved names: {', '.join(sorted(taken))}"
             )
         if any(BlobRef in get_args(field.annotation) for field in fields.values()):
-            raise TypeError(f"the params of {self.name} may lack their picture: it must be there")
+            raise TypeError(f"the picture of {self.name}'s params is optional: make it required")
         if sum(field.annotation is BlobRef for field in fields.values()) > 1:
-            raise TypeError(f"the params of {self.name} name more than one picture")
+            raise TypeError(f"the params of {self.name} have more than one picture")
 
     @cached_property
     def fields(self) -> dict[str, FieldInfo]:

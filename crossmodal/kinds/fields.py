@@ -18,6 +18,10 @@ MAX_METADATA = 2_048  # bytes of JSON
 MAX_DEPTH = 32  # of metadata
 MAX_SEED = 2**32 - 1
 MAX_MODEL_NAME = 64
+MODEL_NAME_RULE = (
+    f"1 to {MAX_MODEL_NAME} letters, digits, '.', '_' or '-'; the last part, after any '.', may "
+    "not be 'bulk' or 'pidbox'"
+)
 _SPACES = re.compile(r"\s+")
 _MODEL_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_MODEL_NAME - 1}}}")
 _OTHER_QUEUES = (".bulk", ".pidbox")  # suffixes of queues that are reserved
@@ -64,10 +68,7 @@ def is_model_name(name: str) -> bool:
 
 def _checked_model_name(name: str) -> str:
     if not is_model_name(name):
-        raise ValueError(
-            f"no model is called {quoted(name[:100])}: a name has 1 to {MAX_MODEL_NAME} letters, "
-            "digits, '.', '_' or '-', and does not end as queues of another kind do"
-        )
+        raise ValueError(f"{quoted(name[:100])} is not a valid model name: use {MODEL_NAME_RULE}")
     return name
 
 
@@ -110,6 +111,6 @@ ModelName = Annotated[
     NameOfModel | None,
     Field(
         exclude_if=lambda name: name is None,
-        description="The model's name; without it, the default one.",
+        description="The model's name; by default, the default model.",
     ),
 ]

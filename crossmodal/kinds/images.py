@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 from crossmodal.kinds.base import ItemParams, Kind
 
 ImageFormat = Literal["png", "webp", "jpeg"]
-"""A file is named by it, and its media type is `image/` and this."""
+"""The suffix of the file's name; its media type is `image/` and this."""
 
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 QUALITY = 90  # the default
@@ -16,7 +16,7 @@ QUALITY = 90  # the default
 
 def _of_what_loses(quality: int | None, others: ValidationInfo) -> int | None:
     if quality is not None and others.data.get("format") == "png":
-        raise ValueError("only webp and jpeg have one: choose one of them as `format`")
+        raise ValueError("png has no quality: set `format` to webp or jpeg")
     return quality
 
 
@@ -27,12 +27,12 @@ class ImageParams(ItemParams):
     kind without them gets PNG files with its params as metadata.
     """
 
-    format: ImageFormat = Field(default="png", description="Of the files.")
+    format: ImageFormat = Field(default="png", description="Format of the files.")
     quality: Annotated[int | None, Field(ge=1, le=100), AfterValidator(_of_what_loses)] = Field(
-        default=None, description=f"Of webp and jpeg, which lose something; {QUALITY} if not given."
+        default=None, description=f"Quality of webp and jpeg files; default: {QUALITY}."
     )
     embed_metadata: bool = Field(
-        default=True, description="Whether the files tell what they were made of."
+        default=True, description="Whether the files contain the prompt and params as metadata."
     )
 
 

@@ -37,5 +37,5 @@ class Queue(NamedTuple):
         kind, dot, rest = name.removesuffix(BULK).partition(".")
         task = Task(kind + BULK * name.endswith(BULK))
         if dot and not is_model_name(rest):
-            raise ValueError(f"no model can be called {rest[:100]!r}")
+            raise ValueError(f"{rest[:100]!r} is not a valid model name")
         return cls(task, rest or None)

@@ -65,11 +65,12 @@ def kinds() -> Mapping[str, Kind]:
             kind = entry.load()
         except Exception as e:
             raise InvalidSetting(
-                f"{named} cannot be loaded: {type(e).__name__}: {e}: mend or remove its package"
+                f"{named} cannot be loaded: {type(e).__name__}: {e}: fix or uninstall its package"
             ) from e
         if not isinstance(kind, Kind) or not _NAME.fullmatch(kind.name) or kind.name in TAKEN:
             raise InvalidSetting(
-                f"{named} must be a Kind, named by small letters and digits as nothing else is"
+                f"{named} must be a Kind whose name has only lowercase letters and digits and is "
+                "not reserved"
             )
         if kind.name in found or any(kind.params is known.params for known in found.values()):
             raise InvalidSetting(f"{named} has the name or the params of another kind")
@@ -81,7 +82,7 @@ def kind_named(name: object) -> Kind:
     """Return the kind with that name. Raises `InvalidParams`."""
     kind = kinds().get(name) if isinstance(name, str) else None
     if kind is None:
-        raise InvalidParams(f"there is no kind {name!r}; there are {', '.join(kinds())}")
+        raise InvalidParams(f"there is no kind {name!r}; known kinds are {', '.join(kinds())}")
     return kind
 
 

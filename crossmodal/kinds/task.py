@@ -26,7 +26,7 @@ class Task(str):
 
     def __new__(cls, name: str) -> Self:
         if (found := _by_name().get(name)) is None:
-            raise ValueError(f"there is no task {name!r}; there are {', '.join(tasks())}")
+            raise ValueError(f"there is no task {name!r}; known tasks are {', '.join(tasks())}")
         return found  # type: ignore[return-value] # it has no subclass
 
     def __reduce__(self) -> tuple[Any, ...]:

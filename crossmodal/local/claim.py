@@ -66,6 +66,7 @@ def _where(text: str) -> str:
         return "another `crossmodal up` is starting for this queue"
     page = f", its page is {found['page']}" if found.get("page") else ""
     return (
-        f"a `crossmodal up` runs already for {found['queue']}: process {found['pid']}{page}. Use "
-        f"that one, or end it with Ctrl-C where it runs, or with `kill {found['pid']}`"
+        f"a `crossmodal up` is already running for {found['queue']}: process "
+        f"{found['pid']}{page}. Use that one, or end it with Ctrl-C where it runs, or with `kill "
+        f"{found['pid']}`"
     )

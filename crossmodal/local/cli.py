@@ -49,7 +49,10 @@ def up(
         bool, typer.Option(help="Also serve HTTP, the page, webhooks and batches.")
     ] = True,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show what all processes log, as of each job.")
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Show the logs of all processes, with those of each job."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -101,7 +104,7 @@ class _Up:
             env = human if self._settings.log_format == "auto" else {}
             with Stack(*(({},) if self._verbose else (env, folder))) as stack:
                 for extra in self._absent:
-                    note(f"without its {extra}, which is not installed: {remedy(extra)}")
+                    note(f"not starting the {extra}, which is not installed: {remedy(extra)}")
                 self._tell("queue", queue + self._ensure_queue(stack), queue)
                 self._tell("store", self._settings.storage_url, self._settings.storage_url)
                 checks = self._start(stack, options, Path(temporary) / "ready")
@@ -124,15 +127,15 @@ class _Up:
         url = settings.broker_url.get_secret_value()
         check_server(settings)
         if is_loading(settings):
-            note(f"waiting for Redis at {redacted(url)}, which loads its data")
+            note(f"waiting for Redis at {redacted(url)}, which is loading its data")
             wait_until(lambda: not is_loading(settings), READY_S, POLL_S)
             check_server(settings)
         if is_reachable(settings):
             return ""
         if not is_local(url):
             raise BrokerUnavailable(
-                f"no Redis answers at {redacted(url)}, and it is not for this machine to start: "
-                "check CELERY_BROKER_URL"
+                f"no Redis answers at {redacted(url)}, and `up` starts one only at 127.0.0.1 and "
+                "without a password: check CELERY_BROKER_URL"
             )
         port = urlsplit(url).port or 6379
         _check_free(port)
@@ -204,7 +207,7 @@ class _Up:
         while not wait_until(is_ready, SAY_S, POLL_S):
             if time.monotonic() > deadline and set(checks) != {"worker"}:
                 raise StackFailed(f"not ready within {READY_S:g} s: {', '.join(checks)}")
-            loads = ", which loads its model" if "worker" in checks else ""
+            loads = ", which is loading its model" if "worker" in checks else ""
             note(f"still waiting for {', '.join(checks)}{loads}")
 
     def _tell(self, name: str, text: str, value: Any) -> None:
@@ -228,8 +231,8 @@ def _check_free(port: int) -> None:
     """Raise `InvalidSetting` if a program other than Redis listens at the queue's port."""
     if Place("queue", "", "127.0.0.1", port).answers():
         raise InvalidSetting(
-            f"what listens at 127.0.0.1:{port} does not answer as Redis does: set "
-            "CELERY_BROKER_URL to another port, as redis://127.0.0.1:6380/0"
+            f"the program that listens at 127.0.0.1:{port} is not Redis: set CELERY_BROKER_URL to "
+            "another port, such as redis://127.0.0.1:6380/0"
         )
 
 
@@ -246,6 +249,6 @@ def _watch(stack: Stack) -> None:
     try:
         wait_until(lambda: stack.dead() is not None, float("inf"), POLL_S)
     except KeyboardInterrupt:
-        note("stopping, once what runs is finished")
+        note("stopping: waiting for running jobs to finish")
         raise
     stack.check()

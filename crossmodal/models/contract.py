@@ -70,12 +70,12 @@ class Caption(NamedTuple):
 
 
 Outcome = Picture | Pixels | Sequence[Caption] | Exception
-"""What became of a request: a picture, or captions with the likeliest first, or an error."""
+"""The outcome of a request: a picture, captions (likeliest first), or an error."""
 
 
 Preview = Callable[[], Sequence[Any]]
-"""Makes a small picture for each request of a batch, as far as it is drawn: uint8 RGB (H, W, 3), or
-floats from 0 to 1, or None where there is nothing to be seen yet."""
+"""Returns a small picture for each request of a batch, as far as drawn: uint8 RGB (H, W, 3), or
+floats from 0 to 1, or None if there is none yet."""
 
 
 class Link(Protocol):
@@ -131,20 +131,20 @@ class Model(ABC):
     kind: ClassVar[str]
     """The name of the kind, as `txt2img`."""
     Params: type[ItemParams]
-    """The schema of params: the kind's own, where it is not said, or a subclass. `load` may set
-    one that depends on the folder."""
+    """The class of params: the kind's own by default, or a subclass. `load` may set one that
+    depends on the folder."""
     shared: Sequence[str] = ()
-    """The params that are equal in all requests of a batch."""
+    """Names of params that must be equal in all requests of a batch."""
     max_batch: int | None = None
-    """The most pictures in a batch; None for as many as the settings allow."""
+    """The max pictures in a batch; None for the settings' limit."""
     repeatable: Literal["exact", "close"] = "close"
     """Whether the same seed and params give the same bytes, alone and in any batch."""
     is_concurrent: bool = False
-    """Whether several threads may call it at once, as a GPU is used best."""
+    """Whether several threads may call it at once, which uses a GPU best."""
     vocabulary: Vocabulary | None = None
-    """The words that it knows, where these are only some; `load` may set it."""
+    """The words that it knows, if they are limited; `load` may set it."""
     side: int | None = None
-    """Pictures come cut to squares of this side, in pixels; None: as they were sent."""
+    """Input pictures are cropped to squares of this side, in pixels; None: left as they are."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

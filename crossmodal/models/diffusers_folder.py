@@ -109,8 +109,8 @@ class DiffusersFolder(Model):
         defaults = self._config.defaults
         if strange := set(defaults) - set(known):
             raise InvalidModel(
-                f"{CONFIG} in {self._folder}: defaults: {min(strange)!r} is none of "
-                f"{', '.join(known)}"
+                f"{CONFIG} in {self._folder}: defaults: unknown param {min(strange)!r}; known "
+                f"ones are {', '.join(known)}"
             )
         prompt = Field(description="What to draw.")
         return {"prompt": (text_of(1, MAX_PROMPT), prompt)} | {

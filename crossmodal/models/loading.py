@@ -58,12 +58,12 @@ def _check_class(found: ModelFolder, one: Any) -> None:
     named = f"{found.folder / CODE}: {one.__name__}"
     if not issubclass(one, Model):
         raise InvalidModel(
-            f"{named} has the kind {one.kind!r}, but is no subclass of "
+            f"{named} has the kind {one.kind!r}, but is not a subclass of "
             "crossmodal.models.contract.Model"
         )
     most = one.max_batch
     if most is not None and (type(most) is not int or most < 1):
-        raise InvalidModel(f"{named}: max_batch is {most!r}: give a whole number from 1 on")
+        raise InvalidModel(f"{named}: max_batch is {most!r}: it must be a whole number, at least 1")
     if strange := [name for name in one.shared if name not in one.Params.model_fields]:
         raise InvalidModel(f"{named}: shared names {strange[0]!r}, which its params do not have")
 

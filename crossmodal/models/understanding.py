@@ -38,7 +38,9 @@ class Understanding:
         self.vocabulary = Vocabulary.of(things, self._words)
         self._any_will_do = not things and all(word in NO_THINGS for word in self._words)
         if not any(map(self._names_a_thing, self._words)):
-            raise InvalidBundle("none of the words that name things has a vector: train it anew")
+            raise InvalidBundle(
+                "no word of the bundle that names a thing has a vector: train the bundle again"
+            )
 
     @property
     def example(self) -> str:

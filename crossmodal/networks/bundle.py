@@ -111,7 +111,7 @@ def _verify(folder: Path, name: str, expected: str | None) -> None:
         raise InvalidBundle(f"{folder / MANIFEST} names no digest for {name}")
     if not _NAME.fullmatch(name):
         raise InvalidBundle(
-            f"{folder / MANIFEST} names {name[:80]!r}, which is no file of a bundle"
+            f"{folder / MANIFEST} names {name[:80]!r}, which is not a file of a bundle"
         )
     if not path.is_file():
         raise InvalidBundle(f"{path} is missing from the bundle: copy the folder again")

@@ -214,8 +214,8 @@ def load_pretrained(model: Captioner) -> None:
         found = weights.get_state_dict(progress=False, check_hash=True)
     except (URLError, HTTPException, OSError, RuntimeError, EOFError, UnpicklingError) as e:
         raise InvalidSetting(
-            f"--pretrained: torchvision's weights of {name} cannot be had ({e}): put "
-            f"{weights.url} into {torch.hub.get_dir()}/checkpoints, or train without"
+            f"--pretrained: torchvision's weights of {name} cannot be downloaded ({e}): put "
+            f"{weights.url} into {torch.hub.get_dir()}/checkpoints, or train without --pretrained"
         ) from e
     finally:
         socket.setdefaulttimeout(before)

@@ -62,7 +62,7 @@ def drawing_config(bundle: Bundle) -> DrawingConfig:
     kind = bundle.config("txt2img.json").get("kind", "scene")
     if kind not in KINDS:
         raise InvalidBundle(
-            f"{bundle.path('txt2img.json')}: kind {kind!r} is none of {', '.join(KINDS)}"
+            f"{bundle.path('txt2img.json')}: kind {kind!r} is not one of {', '.join(KINDS)}"
         )
     config: DrawingConfig = _config(bundle, "txt2img", KINDS[kind][0])
     return config
@@ -91,7 +91,9 @@ def _filled(make: Callable[[], Model], bundle: Bundle, name: str, device: torch.
         model = make()
     except Exception as e:  # torch raises various errors for inconsistent sizes
         file = bundle.path(f"{name}.json")
-        raise InvalidBundle(f"{file}: no model can be built of it: {described(e)[:MAX_WHY]}") from e
+        raise InvalidBundle(
+            f"{file}: no model can be built from it: {described(e)[:MAX_WHY]}"
+        ) from e
     load_weights(model, bundle.folder, name)
     return model.to(device).eval()
 
@@ -107,6 +109,6 @@ def load_weights(model: nn.Module, folder: Path, name: str) -> None:
     except (SafetensorError, RuntimeError, OSError) as e:
         why = " ".join(line.strip() for line in str(e).splitlines()[:2])
         raise InvalidBundle(
-            f"{path} does not fit {name}.json: {why[:MAX_WHY]}. Copy the bundle "
-            "again; where another version has made it, train it anew"
+            f"{path} does not fit {name}.json: {why[:MAX_WHY]}. Copy the bundle again; if another "
+            "version made it, train it again"
         ) from e

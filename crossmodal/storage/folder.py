@@ -53,7 +53,9 @@ class Folder:
             if kind is None:
                 return
             if kind not in (stat.S_IFREG, stat.S_IFDIR):
-                raise FileNotFoundError(f"{path} is a link, or no file: nothing is followed there")
+                raise FileNotFoundError(
+                    f"{path} is a link or a special file, which the store does not follow"
+                )
 
     def holds(self, key: str) -> bool:
         """Return whether a key passes `check`."""

@@ -19,11 +19,11 @@ DENIED = ("AccessDenied", "status code: 401", "status code: 403")
 CAUSES = {  # found only in the debug dump after obstore's message
     "InvalidCertificate(": "its certificate is not trusted ({}): "
     "name the authority in CROSSMODAL_STORAGE_CA_FILE",
-    "BadScheme": "http is used only where the endpoint is written with it",
-    "ConnectionRefused": "nobody listens there",
-    "failed to lookup address": "its name is not known",
+    "BadScheme": "plain http is used only if the endpoint's URL starts with http://",
+    "ConnectionRefused": "connection refused",
+    "failed to lookup address": "its name cannot be resolved",
     "TimedOut": "it did not answer in time",
-    "No such file or directory": "a file that holds credentials is not there",
+    "No such file or directory": "a credentials file is missing",
 }
 
 
@@ -37,12 +37,12 @@ def translated(url: str, key: str, *, writing: bool, in_folder: bool) -> Iterato
             raise BlobNotFound(f"there is nothing at {key!r} in the store") from e
         raise StorageNotWritable(f"{url} cannot be written: {reason(e)}") from e
     except ValueError as e:
-        raise BlobNotFound(f"{key!r} cannot be a key: {reason(e)}") from e
+        raise BlobNotFound(f"{key!r} is not a valid key: {reason(e)}") from e
     except exceptions.UnauthenticatedError as e:
         raise StorageNotWritable(f"{url} does not accept the credentials: {reason(e)}") from e
     except (exceptions.BaseError, OSError, RuntimeError) as e:
         if not writing and _names(e, NO_KEY):
-            raise BlobNotFound(f"{key!r} cannot be a key: {reason(e)}") from e
+            raise BlobNotFound(f"{key!r} is not a valid key: {reason(e)}") from e
         if _is_denied(e):
             raise StorageNotWritable(
                 f"{url} refuses access to {key!r}: {reason(e)}. Check permissions and credentials"

@@ -89,5 +89,5 @@ def _load(folder: Path) -> tuple[Any, Any]:
             folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError) as e:
-        raise InvalidBundle(f"{folder} holds no BERT: {str(e).splitlines()[0]}") from e
+        raise InvalidBundle(f"{folder} has no BERT model: {str(e).splitlines()[0]}") from e
     return tokenizer, model.eval()

@@ -38,4 +38,4 @@ class Coverage:
         if not self.unknown:
             return told
         more = ", …" if self.words - self.known > len(self.unknown) else ""
-        return f"{told}, {self.share:.1%} of all that is said; not {', '.join(self.unknown)}{more}"
+        return f"{told}, {self.share:.1%} of all tokens; unknown: {', '.join(self.unknown)}{more}"

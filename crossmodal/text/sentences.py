@@ -22,7 +22,7 @@ def not_known(words: Sequence[str], hints: Mapping[str, str]) -> str:
 def passed_over(words: Sequence[str], hints: Mapping[str, str]) -> str:
     """Return the message that a picture was drawn without the unknown `words`."""
     said = not_known(words, hints)
-    return said and f"{said}: {'it was' if len(words) == 1 else 'they were'} passed over"
+    return said and f"{said}: {'it was' if len(words) == 1 else 'they were'} ignored"
 
 
 def cut_off(what: str, count: int, unit: str, limit: int, cut: str) -> str:

@@ -38,19 +38,19 @@ BOM = b"\xef\xbb\xbf"
 _COUNTS = re.compile(rb"[ \t]*(\d+)[ \t]+(\d+)[ \t\r]*\n")
 # Other formats that users may pass, by their first bytes.
 STRANGERS = {
-    b"\xba\x16\x4f\x2f": "a model of fastText: take its vectors as text, in a .vec file",
-    b"\x80": "a pickle, as gensim saves a model: have it write them by save_word2vec_format",
-    b"PK\x03\x04": "a zip archive: unpack it, and give a file that was in it",
-    b"\x93NUMPY": "an array of NumPy, which holds no words",
+    b"\xba\x16\x4f\x2f": "a fastText model: use its vectors in text form, a .vec file",
+    b"\x80": "a pickle, such as a saved gensim model: save its vectors with save_word2vec_format",
+    b"PK\x03\x04": "a zip archive: unpack it, and give a file from it",
+    b"\x93NUMPY": "a NumPy array, which has no words",
     b"BZh": "compressed with bzip2: unpack it",
     b"\xfd7zXZ": "compressed with xz: unpack it",
     b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
     b"7z\xbc\xaf": "a 7z archive: unpack it",
-    b"\x89HDF": "a file of HDF5",
-    b"SQLite format 3": "a database of SQLite, as Magnitude's are",
-    b"PAR1": "a file of Parquet",
+    b"\x89HDF": "an HDF5 file",
+    b"SQLite format 3": "an SQLite database, such as Magnitude's",
+    b"PAR1": "a Parquet file",
     b"\xff\xfe": "text in UTF-16: save it as UTF-8",
-    b"<": "a page of HTML or XML",
+    b"<": "an HTML or XML file",
     b"{": "JSON",
 }
 READ = "word2vec's binary or text format, fastText's .vec and GloVe's text are read, also with gzip"
@@ -78,7 +78,7 @@ def read_vectors(path: Path, wanted: Collection[str] | None = None) -> Found:
     bad = sum(rows.skipped.values())
     if not rows.count or 2 * bad > rows.count:
         why = f" ({'; '.join(rows.problems())})" if bad else ""
-        raise InvalidData(f"{path} is no file of word vectors{why}: {READ}")
+        raise InvalidData(f"{path} is not a file of word vectors{why}: {READ}")
     matrix = np.array(vectors, np.float32).reshape(len(words), rows.dim)
     return Found(words, matrix, tuple(rows.problems()))
 
@@ -120,7 +120,9 @@ class _Rows:
         """Return messages about skipped and missing rows."""
         found = [f"{count} {_row(count)} skipped: {why}" for why, count in self.skipped.items()]
         if self.count < min(self._told or 0, COMMON):
-            found.append(f"it ends after {self.count} of the {self._told} words that it says")
+            found.append(
+                f"it ends after {self.count} of the {self._told} words stated in its header"
+            )
         return found
 
     def __iter__(self) -> Iterator[Row]:
@@ -172,7 +174,7 @@ class _Rows:
             word = self._bytes_of_word()
             numbers = self._file.read(size)
             if len(numbers) < size:
-                raise _Refused(f"ends after {self.count} of the {told} words that it says it has")
+                raise _Refused(f"ends after {self.count} of the {told} words stated in its header")
             yield word, numbers
 
     def _bytes_of_word(self) -> bytes:
@@ -194,13 +196,13 @@ def _format(head: bytes) -> tuple[int | None, int, bool]:
     dim = _numbers_of(head[counts.end() :], least=1) if counts else _numbers_of(head)
     if counts is None:
         if not dim:
-            raise _Refused("is no file of word vectors, as far as its first bytes tell")
+            raise _Refused("is not a file of word vectors, by its first bytes")
         return None, dim, True
     told, said = int(counts[1]), int(counts[2])
     if not 0 < said <= MAX_NUMBERS:
-        raise _Refused(f"says that a word has {said} numbers, not 1 to {MAX_NUMBERS}")
+        raise _Refused(f"has a header with {said} numbers per word, not 1 to {MAX_NUMBERS}")
     if dim and dim != said:
-        raise _Refused(f"says that a word has {said} numbers, and its words have {dim}")
+        raise _Refused(f"has a header with {said} numbers per word, but its words have {dim}")
     return told, said, bool(dim)
 
 

@@ -99,7 +99,7 @@ class Source:
                 skipped.append(str(e))
         if not found:
             skipped = list(dict.fromkeys(skipped))
-            raise InvalidData(f"of {len(skipped)} pictures, none can be read: {skipped[-1]}")
+            raise InvalidData(f"none of {len(skipped)} pictures can be read: {skipped[-1]}")
         captions = [self._caption(e, rng) for e in found]
         images = np.stack([fit_square(e.image, self.side) for e in found])  # (B, H, W, 3)
         texts = tuple(c.text for c in captions)
@@ -166,8 +166,8 @@ def batches(source: Source, start: int) -> Generator[Batch, None, None]:
         if "DataLoader worker" not in str(e):
             raise
         raise TrainingError(
-            f"a process that prepares batches has died ({e}): it wants more memory, or more "
-            "shared memory (in a container: --shm-size)"
+            f"a data loader process died ({e}): it may need more memory, or more shared memory "
+            "(in a container: --shm-size)"
         ) from e
 
 

@@ -28,8 +28,8 @@ def refuse_unfinished(path: Path) -> None:
     """Raise `CheckpointMismatch` if the checkpoint of an unfinished run exists at `path`."""
     if path.is_file():
         raise CheckpointMismatch(
-            f"{path} is of a run that has not ended: go on with it by --resume, "
-            "or remove it to start anew"
+            f"{path} belongs to an unfinished run: resume it with --resume, or remove the file to "
+            "start over"
         )
 
 
@@ -102,9 +102,9 @@ class Checkpoint:
         differing = [k for k in self.identity if self.identity[k] != theirs.get(k)]
         if differing:
             raise CheckpointMismatch(
-                f"{self.path} is of another run: "
+                f"{self.path} belongs to another run: "
                 + ", ".join(self._differing(k, theirs.get(k)) for k in differing)
-                + ". Resume it with its own options, or remove it to start anew"
+                + ". Resume it with its own options, or remove the file to start over"
             )
         return content
 
@@ -116,5 +116,5 @@ class Checkpoint:
     def _unreadable(self, error: Exception) -> CheckpointMismatch:
         why = str(error).partition("\n")[0] or type(error).__name__
         return CheckpointMismatch(
-            f"{self.path} cannot be read as a checkpoint ({why}): remove it to start anew"
+            f"{self.path} cannot be read as a checkpoint ({why}): remove the file to start over"
         )

@@ -51,12 +51,12 @@ def _refuse_new_words(out: Path, stages: Sequence[str]) -> None:
         return
     if len(stages) == 1:
         raise InvalidSetting(
-            f"{out} holds {' and '.join(made)} that know its words: choose another --out for new "
-            "words"
+            f"{out} holds {' and '.join(made)} trained on its word vectors: choose another --out "
+            "for new vectors"
         )
     what = "bundle" if len(made) == 2 else made[0]
     raise InvalidSetting(
-        f"{out} holds a trained {what} already: --resume goes on with it, or choose another --out"
+        f"{out} holds a trained {what} already: resume it with --resume, or choose another --out"
     )
 
 
@@ -98,13 +98,13 @@ def _word_dim(run: Run, origin: Path, stages: Sequence[str]) -> int:
         return BertVectors(Path(folder).expanduser()).dim
     if "word2vec" not in stages and (origin / WORDS).read_bytes() != (run.out / WORDS).read_bytes():
         raise InvalidSetting(
-            f"--start-from {origin}: its txt2img reads other vectors than those in {run.out}: "
-            f"run `crossmodal train word2vec --start-from {origin}` first, or all"
+            f"--start-from {origin}: its txt2img was trained on other vectors than those in "
+            f"{run.out}: run `crossmodal train word2vec --start-from {origin}` first, or all"
         )
     vectors = load_vectors(origin / WORDS)
     if not Coverage.of(set(vectors.words), run.data.texts(TRAIN, run.seed)).known:
         raise InvalidSetting(
-            f"--start-from {origin}: of the captions of {run.data.name} it knows no word"
+            f"--start-from {origin}: its vocabulary has no word of the captions of {run.data.name}"
         )
     return vectors.dim
 

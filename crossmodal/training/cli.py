@@ -77,10 +77,10 @@ class Judging:
 
     def said(self, data: Dataset) -> str:
         if not data.judged:
-            return f"no judging, as {data.name} has nothing to judge by"
+            return f"no judging, as {data.name} has no split to evaluate on"
         by = f"{self.count} examples of each split"
         if self.limit_s == math.inf:
-            return f"judging (by {by}; how fast is seen once it has begun)"
+            return f"judging (by {by}; time unknown until it starts)"
         return f"judging (about {self.limit_s:.0f} s at most, by up to {by})"
 
 
@@ -119,7 +119,7 @@ def train(
     with errors_to_exit_status():
         stages = _stages(what)
         if what != "word2vec" and minutes is None and steps is None:
-            raise InvalidSetting("say how long to train: --minutes N or --steps N")
+            raise InvalidSetting("set the length of training: --minutes N or --steps N")
         options = Options(
             decoder=decoder,
             adversarial=adversarial,
@@ -195,8 +195,8 @@ def _name(out: Path, name: str | None, stages: Sequence[str]) -> str | None:
         return name_of(out, name)
     if name is not None:
         raise InvalidSetting(
-            f"--name {name!r}: no bundle is complete without {' and '.join(lacking)}; "
-            "give it with the last stage"
+            f"--name {name!r}: the bundle still lacks {' and '.join(lacking)}; give the name with "
+            "the last stage"
         )
     return None
 
@@ -229,7 +229,7 @@ def _train(stage: str, run: Run) -> None:
         note(f"{stage}: {e}")
         raise typer.Exit(INTERRUPTED) from e
     except torch.OutOfMemoryError as e:
-        raise TrainingError(f"the device has not enough memory: lower --batch ({e})") from e
+        raise TrainingError(f"out of memory on the device: lower --batch ({e})") from e
 
 
 def _judge_and_seal(
@@ -315,7 +315,7 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise OutputNotWritable(f"{out} cannot be made: {described(e)}") from e
+        raise OutputNotWritable(f"{out} cannot be created: {described(e)}") from e
 
 
 def _begin(out: Path, stages: Sequence[str]) -> None:
@@ -359,5 +359,5 @@ def _grids(text: str) -> tuple[int, ...]:
         or list(sides) != sorted(set(sides))
         or len(sides) != len(text.split(","))
     ):
-        raise InvalidSetting(f"--grids {text!r}: give growing sides, such as 4,8,16, or 1")
+        raise InvalidSetting(f"--grids {text!r}: give ascending sides, such as 4,8,16, or 1")
     return sides

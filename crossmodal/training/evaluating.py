@@ -31,12 +31,14 @@ def evaluate(
         opened = open_bundle(bundle or load_settings().bundle)
         data = _measured_on(opened, dataset)
         if not data.judged:
-            raise InvalidData(f"nothing can be measured: {data.name} has nothing to judge by")
+            raise InvalidData(f"nothing can be measured: {data.name} has no split to evaluate on")
         splits = data.judged if split == "all" else (split,)
         if split not in (*data.judged, "all"):
             raise InvalidSetting(f"--split {split!r}: {data.name} has {', '.join(data.judged)}")
         if save and not is_trained_on(opened, data):
-            raise InvalidSetting(f"--save: {opened.name} was not trained on {data.name} as it is")
+            raise InvalidSetting(
+                f"--save: {opened.name} was not trained on {data.name} in its current state"
+            )
         with counted("judging") as tell:
             found = evaluate_bundle(opened, data, count, splits, report=tell)
             if save and found["count"]:
@@ -57,7 +59,7 @@ def _measured_on(bundle: Bundle, dataset: str | None) -> Dataset:
     except InvalidData as e:
         if dataset:
             raise
-        raise InvalidData(f"{e}; if it has been moved, say by --dataset where it is") from e
+        raise InvalidData(f"{e}; if it has been moved, pass its new location by --dataset") from e
     if not is_trained_on(bundle, data):
         note(
             f"warning {data.name} has other captions or pictures than {bundle.name} was trained on"

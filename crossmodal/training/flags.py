@@ -14,7 +14,7 @@ from crossmodal.networks.captioner import CellName
 DATASETS = "scenes, coco:DIR or flickr30k:DIR"
 
 in_run = partial(typer.Option, rich_help_panel="The run")
-going_on = partial(typer.Option, rich_help_panel="Going on with a run")
+going_on = partial(typer.Option, rich_help_panel="Resuming a run")
 drawing = partial(typer.Option, rich_help_panel="Text to image")
 captioning = partial(typer.Option, rich_help_panel="Image to text")
 learning = partial(typer.Option, rich_help_panel="Learning")
@@ -26,35 +26,35 @@ Out = Annotated[Path, in_run(help="Folder of the bundle; made if missing.", meta
 Name = Annotated[
     str | None,
     in_run(
-        help="Name of the bundle, which results give as their model; else its folder's.",
+        help="Name of the bundle, reported as the model of results; default: the folder's name.",
         metavar="NAME",
     ),
 ]
 TrainedOn = Annotated[
-    str, in_run("--dataset", help=f"What to train on: {DATASETS}.", metavar="DATA")
+    str, in_run("--dataset", help=f"Data to train on: {DATASETS}.", metavar="DATA")
 ]
-Minutes = Annotated[float | None, in_run(min=0.01, help="How long to train.", metavar="N")]
-Steps = Annotated[int | None, in_run(min=1, help="How many steps to train.", metavar="N")]
+Minutes = Annotated[float | None, in_run(min=0.01, help="Minutes to train.", metavar="N")]
+Steps = Annotated[int | None, in_run(min=1, help="Steps to train.", metavar="N")]
 Judged = Annotated[
     int | None,
     in_run(
         min=1,
         metavar="N",
-        help="Judge by N examples of each split, however long it takes; else by up to 500, "
-        "within a quarter of the minutes.",
+        help="Evaluate on exactly N examples per split; default: up to 500, within a quarter of "
+        "--minutes.",
     ),
 ]
-Seed = Annotated[int, in_run(min=0, help="Of weights, data and noise.", metavar="N")]
+Seed = Annotated[int, in_run(min=0, help="Random seed of weights, data and noise.", metavar="N")]
 
 Resume = Annotated[
     bool,
     going_on(
-        "--resume", help="Go on with what was killed, as if it had not been; skip what is done."
+        "--resume", help="Resume an interrupted run from its checkpoint; skip finished stages."
     ),
 ]
 StartFrom = Annotated[
     Path | None,
-    going_on(help="Begin with the weights in this folder; may be --out.", metavar="DIR"),
+    going_on(help="Start from the weights in this folder; may be --out.", metavar="DIR"),
 ]
 CheckpointEvery = Annotated[
     float, going_on(min=0, help="Seconds between checkpoints.", metavar="N")
@@ -66,14 +66,14 @@ Decoder = Annotated[
 ]
 Adversarial = Annotated[bool, drawing("--adversarial", help="Add a discriminator: a VAE-GAN.")]
 Side = Annotated[
-    int | None, drawing(min=16, max=512, help="Of drawn pictures, in pixels.", metavar="N")
+    int | None, drawing(min=16, max=512, help="Side of drawn pictures, in pixels.", metavar="N")
 ]
 Grids = Annotated[
     str, drawing(help="Latents of the picture decoder; 1 is one flat latent.", metavar="N,N")
 ]
 Width = Annotated[int, drawing(min=16, help="Channels of the picture decoder.", metavar="N")]
 TextSource = Annotated[
-    str, drawing(help="What reads prompts: word2vec or bert:DIR.", metavar="SOURCE")
+    str, drawing(help="Text vectors for prompts: word2vec or bert:DIR.", metavar="SOURCE")
 ]
 Words = Annotated[
     Path | None,
@@ -83,36 +83,40 @@ Words = Annotated[
         metavar="FILE",
     ),
 ]
-Ordered = Annotated[bool, drawing(help="Read words in order, or only their mean.")]
+Ordered = Annotated[bool, drawing(help="Read the words in order, or only their mean.")]
 
 Depth = Annotated[
-    Literal["18", "34", "50"], captioning(help="Of the ResNet: 18, 34 or 50.", metavar="N")
+    Literal["18", "34", "50"], captioning(help="Depth of the ResNet: 18, 34 or 50.", metavar="N")
 ]
 CaptionStages = Annotated[
     int, captioning(min=1, max=4, help="Stages of the ResNet that are used.", metavar="N")
 ]
-Pretrained = Annotated[bool, captioning("--pretrained", help="Begin with torchvision's ResNet.")]
-CaptionSide = Annotated[
-    int, captioning(min=32, max=512, help="Of pictures to caption, in pixels.", metavar="N")
+Pretrained = Annotated[
+    bool, captioning("--pretrained", help="Start from torchvision's ResNet weights.")
 ]
-Cell = Annotated[CellName, captioning(help="Of the decoder: lstm, gru or rnn.", metavar="C")]
-Attention = Annotated[bool, captioning(help="Look at places, or at the whole only.")]
+CaptionSide = Annotated[
+    int, captioning(min=32, max=512, help="Side of pictures to caption, in pixels.", metavar="N")
+]
+Cell = Annotated[CellName, captioning(help="Recurrent cell: lstm, gru or rnn.", metavar="C")]
+Attention = Annotated[bool, captioning(help="Attend to a grid, or use only its mean.")]
 
 Batch = Annotated[int | None, learning(min=2, help="Examples in a batch.", metavar="N")]
 Rate = Annotated[
-    float | None, learning(min=1e-8, help="Of learning; else the stage's own.", metavar="N")
+    float | None, learning(min=1e-8, help="Learning rate; default: the stage's.", metavar="N")
 ]
-Amp = Annotated[
-    bool | None, learning(help="bfloat16 where it is safe; on a GPU unless said otherwise.")
-]
+Amp = Annotated[bool | None, learning(help="Mixed precision (bfloat16); default: only on a GPU.")]
 
-Served = Annotated[Path | None, typer.Argument(help="Its folder; else the one served.")]
+Served = Annotated[
+    Path | None, typer.Argument(help="Folder of the bundle; default: the served one.")
+]
 Split = Annotated[
     str, typer.Option(help="seen, pairs, relations (val, test) or all.", metavar="SPLIT")
 ]
 MeasuredOn = Annotated[
     str | None,
-    typer.Option("--dataset", help=f"{DATASETS}; else what it was trained on.", metavar="DATA"),
+    typer.Option("--dataset", help=f"{DATASETS}; default: the training data.", metavar="DATA"),
 ]
-Count = Annotated[int, typer.Option(min=1, help="Examples of each split.", metavar="N")]
-Save = Annotated[bool, typer.Option("--save", help="Write figures and model card to the bundle.")]
+Count = Annotated[int, typer.Option(min=1, help="Examples per split.", metavar="N")]
+Save = Annotated[
+    bool, typer.Option("--save", help="Write the metrics and the model card to the bundle.")
+]

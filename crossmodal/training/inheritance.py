@@ -51,8 +51,8 @@ def _check(model: nn.Module, config: dict[str, Any], origin: Path, stage: str) -
     ]
     why = f" ({'; '.join(told)})" if told else ""
     raise InvalidSetting(
-        f"--start-from {origin}: its {stage} is built otherwise{why}: give the options that it "
-        "was trained with"
+        f"--start-from {origin}: its {stage} has another architecture{why}: pass the options that "
+        "it was trained with"
     )
 
 

@@ -124,7 +124,7 @@ def fit(turns: Sequence[Turn], stream_from: StreamFrom, course: Course) -> Progr
                 saved = time.monotonic()
     course.checkpoint.save(modules, optimizers, progress)
     if course.budget.spent(progress) < 1:
-        raise TrainingStopped(f"stopped at step {progress.step}: --resume goes on from there")
+        raise TrainingStopped(f"stopped at step {progress.step}: continue with --resume")
     for module in modules:
         module.eval()
     return progress
@@ -188,7 +188,8 @@ def _step(
         if not torch.isfinite(loss + norm):
             raise TrainingDiverged(
                 f"at step {progress.step} the loss is {loss.item():.4g} and its gradient "
-                f"{norm.item():.4g}: go on from the last checkpoint by --resume with a lower --rate"
+                f"{norm.item():.4g}: resume from the last checkpoint with --resume and a lower "
+                "--rate"
             )
         optimizer.step()
         _average(progress.averages, metrics)

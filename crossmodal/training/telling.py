@@ -22,12 +22,12 @@ LINE_EVERY_S = 10.0  # interval of progress lines without a terminal
 # For each task, the metric that is 0 if nothing is right: on scenes, on other data sets.
 TELLING = {
     "txt2img": (
-        ("scene", "no picture shows all that its prompt says"),
+        ("scene", "no picture shows everything in its prompt"),
         ("sharpness", "no picture has an edge"),
     ),
     "img2txt": (
-        ("scene", "no caption says all of its picture, and nothing else"),
-        ("bleu4", "no caption has four words in a row as people have them"),
+        ("scene", "no caption describes exactly what its picture shows"),
+        ("bleu4", "no caption shares four consecutive words with a person's"),
     ),
 }
 
@@ -35,12 +35,12 @@ TELLING = {
 def plan(budgets: Mapping[str, Budget], judging: str) -> str:
     """Return the plan as text: the stages to run, in order, with the length of each."""
     parts = [f"{stage} ({_length(stage, budget)})" for stage, budget in budgets.items()]
-    return f"to do: {', then '.join([*parts, *([judging] if judging else [])])}"
+    return f"plan: {', then '.join([*parts, *([judging] if judging else [])])}"
 
 
 def _length(stage: str, budget: Budget) -> str:
     if stage == "word2vec":
-        return "no part of the minutes: seconds, or minutes for a million captions"
+        return "not counted in --minutes: seconds, or minutes for a million captions"
     limits = [f"{budget.steps} step{'s' * (budget.steps > 1)}"] if budget.steps else []
     if budget.minutes:
         limits.append(
@@ -84,8 +84,8 @@ def _of_scripts(texts: Sequence[str]) -> Iterator[str]:
         yield f"{count} captions are in Chinese or Japanese: each character counts as a word"
     if count := sum(map(is_undivided, texts)):
         yield (
-            f"{count} captions are in Thai, Lao, Khmer or Burmese, whose words are told apart by "
-            "spaces alone: put one, or U+200B, between them"
+            f"{count} captions are in Thai, Lao, Khmer or Burmese, whose words are separated only "
+            "by spaces: put a space, or U+200B, between them"
         )
 
 
@@ -100,12 +100,12 @@ def warnings_of(quality: Mapping[str, Any], judged: Sequence[str] = ()) -> list[
 def _warnings(task: str, quality: Mapping[str, Any], judged: Sequence[str]) -> Iterator[str]:
     splits: dict[str, dict[str, float]] = quality.get(task) or {}
     if not splits and not judged:
-        yield f"{task}: nothing was measured, as {quality['dataset']} has nothing to judge by"
+        yield f"{task}: nothing was measured, as {quality['dataset']} has no split to evaluate on"
     if nothing := [split for split in judged if split not in splits]:
         yield f"{task}, {' and '.join(nothing)}: nothing was measured, as no picture can be read"
     for split, figures in splits.items():
         if odd := [name for name, value in figures.items() if not math.isfinite(value)]:
-            yield f"{task}, {split}: {', '.join(odd)} is no number"
+            yield f"{task}, {split}: {', '.join(odd)} is not finite"
     for name, meaning in TELLING[task]:
         if nothing := [split for split, figures in splits.items() if figures.get(name) == 0]:
             yield f"{task}, {' and '.join(nothing)}: {meaning} ({name} 0): train it for longer"

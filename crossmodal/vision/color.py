@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 from crossmodal.vision.coded import BT709, D65, PAPER_WHITE, PEAK, Coded, Floats, pairs
 
 Convert = Callable[[Image.Image], Image.Image]
-"""Makes sRGB of a part of a picture: RGB, or RGBA where that has transparency."""
+"""Converts a part of a picture to sRGB: RGB, or RGBA if it has transparency."""
 
 SAME = 2  # levels of 256: a profile that differs from sRGB by no more is not applied
 SPACE = slice(16, 20)  # of a profile: its color space

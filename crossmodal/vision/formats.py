@@ -68,8 +68,8 @@ def check_decoder(kind: str) -> None:
     extra = EXTRAS.get(kind)
     if extra is not None and not is_installed(extra):
         raise InvalidImage(
-            f"the image is {named(kind)}, which this worker does not decode: {REMEDY}. Or have "
-            f"its decoder installed there: {remedy(extra)}"
+            f"the image is {named(kind)}, which this worker cannot decode: {REMEDY}. Or install "
+            f"its decoder on the worker: {remedy(extra)}"
         )
 
 
@@ -119,7 +119,7 @@ def _told(kind: str, error: BaseException) -> str:
     if any(word in said for word in UNSUPPORTED):
         return str(not_supported(kind))
     if isinstance(error, EOFError) or any(word in said for word in CUT_OFF):
-        return f"{head} it breaks off, or is damaged. Send the whole file"
+        return f"{head} it is truncated or damaged. Send the whole file"
     if "decoder error" in said:  # from libtiff, which gives no reason
         return f"{head} it is damaged, or of a variety that is not supported. {REMEDY_SAID}"
     return f"{head} it is damaged. {REMEDY_SAID}"

@@ -98,7 +98,7 @@ def media_type(data: bytes) -> str:
     is_text = start.isascii() and start.decode("latin-1").isprintable()
     said = f"'{start.decode()}'" if is_text else f"the bytes {start.hex(' ')}"
     raise InvalidImage(
-        f"this is no image: it starts with {said}, not as a {NAMES} does. Send the picture's file"
+        f"the file is not a supported image: it starts with {said}. Send a {NAMES} file"
     )
 
 

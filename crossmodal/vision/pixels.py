@@ -33,7 +33,7 @@ class Source(NamedTuple):
     width: int
     height: int
     crop: Callable[[int, int], Image.Image]
-    """The rows from one up to another."""
+    """Returns the rows from the first argument up to, and without, the second."""
 
 
 def source_of(image: Image.Image, is_opaque: bool = False, frame: Box | None = None) -> Source:

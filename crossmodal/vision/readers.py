@@ -138,7 +138,7 @@ class WebpReader:
     def __init__(self, data: bytes, max_pixels: int, side: int | None) -> None:
         self._data, size = data, webp.webp_size(data)
         if size is None:
-            raise ValueError("a header that breaks off: truncated")
+            raise ValueError("truncated header")
         _check_pixels(*size, max_pixels)
         stored = webp.bands(data)
         codec = stored * size[0] * size[1] + 2 * len(data)
@@ -156,7 +156,7 @@ class JxlReader:
     def __init__(self, data: bytes, max_pixels: int, side: int | None) -> None:
         self._data, size = data, jxl_size(data)
         if size is None:
-            raise ValueError("a header that breaks off: truncated")
+            raise ValueError("truncated header")
         _check_pixels(*size, max_pixels)
         self._max_pixels = max_pixels
         codec = JXL_BYTES * size[0] * size[1] + 2 * len(data)

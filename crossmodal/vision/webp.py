@@ -78,7 +78,7 @@ def _pixels(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Decode to BGR or BGRA (H, W, 3 or 4)."""
     found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.shape[:2] != size[::-1]:
-        raise ValueError("it breaks off, or is damaged: truncated")
+        raise ValueError("it is truncated or damaged")
     return np.asarray(found, np.uint8)
 
 

@@ -177,6 +177,7 @@ class AsyncFakeClient(AsyncClient):
 def _checked(error: Any) -> CrossmodalError:
     if not isinstance(error, CrossmodalError):
         raise InvalidParams(
-            f"the error is {shown(error)}: give one of crossmodal's, as UnknownWords('none')"
+            f"the error is {shown(error)}: give one of crossmodal.errors, such as "
+            "UnknownWords('none')"
         )
     return error

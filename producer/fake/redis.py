@@ -30,7 +30,7 @@ class FakeRedis:
         self.lists: defaultdict[str, list[str]] = defaultdict(list)
         self.streams: defaultdict[str, list[Entry]] = defaultdict(list)
         self.messages: list[str] = []
-        """Ids of jobs that nobody has taken yet."""
+        """Ids of jobs that no worker has taken yet."""
         self.changed = threading.Condition(threading.RLock())
         self._functions = functions
         self._entries = 0

@@ -34,11 +34,11 @@ NAME = "fake"
 SIDE = 8  # pixels of a picture
 
 Draw = Callable[[Any], Sequence[bytes]]
-"""Makes `count` PNG files of params whose kind makes pictures, as `Txt2ImgParams`; what these ask
-for in another format is converted, for which Pillow is needed."""
+"""Returns `count` PNG files for params of a kind that makes pictures, as `Txt2ImgParams`; other
+formats are converted from these, which needs Pillow."""
 Describe = Callable[[Any, bytes], Sequence[str]]
-"""Makes `count` captions of params as `Img2TxtParams` and their picture's file, the likeliest
-first."""
+"""Returns `count` captions, likeliest first, for params as `Img2TxtParams` and the picture's
+file."""
 
 
 def plain_pictures(params: ItemParams) -> list[bytes]:
@@ -78,7 +78,7 @@ class FakeWorker:
         self._draw = draw
         self._describe = describe
         self.failures: list[CrossmodalError] = []
-        """Of the next requests, instead of what they would make."""
+        """Errors with which the next requests fail."""
 
     def run(self, job_id: str) -> bool:
         """Run a job to its end; return False if it could not start."""
@@ -180,7 +180,7 @@ class FakeWorker:
         refs, kind = [], files_of(params).format
         for i, data in enumerate(files):
             if media_type(data) != "image/png":
-                raise TypeError("`draw` made a picture that is no PNG")
+                raise TypeError("`draw` returned a picture that is not a PNG file")
             key = result_key(attempt.job, f"{folder}{i}.{kind}", attempt.number)
             blob = self._storage.put(key, _in_format(data, params), f"image/{kind}")
             width, height = (int.from_bytes(data[at : at + 4]) for at in (16, 20))
@@ -190,7 +190,7 @@ class FakeWorker:
 
 def _counted(made: Sequence[bytes] | Sequence[str], params: ItemParams) -> Sequence[Any]:
     if len(made) != params.count:
-        raise TypeError(f"{len(made)} were made, and count is {params.count}")
+        raise TypeError(f"outputs returned: {len(made)}, but count is {params.count}")
     return made
 
 

@@ -44,7 +44,9 @@ def _rows(result: JobResult) -> list[tuple[str, Any]]:
 def going_on(job_id: str, place: str) -> Content:
     """Return the state of a job that has not ended, and how to wait for it."""
     rows = [("job", job_id), ("state", place)]
-    return [text([*rows, ("next", "call `job` with this id; `wait` waits for what it makes")])]
+    return [
+        text([*rows, ("next", "call `job` with this id; with `wait`, it waits for the result")])
+    ]
 
 
 def without_result(job: Job) -> Content:

@@ -10,15 +10,15 @@ from crossmodal.kinds.base import build
 from crossmodal.unknown import check_fields
 
 A = TypeVar("A", bound="Arguments")
-ID = Field(max_length=200, description="The job's id, as `draw` and `describe` tell it.")
+ID = Field(max_length=200, description="The job's id, as returned by `draw` and `describe`.")
 MODEL = Field(
     default=None,
     max_length=64,
-    description="A model's name or alias, as `models` lists them; without it, the default one.",
+    description="A model's name or alias, as `models` lists them; by default, the default model.",
 )
 PARAMS: Any = Field(
     default_factory=dict,
-    description="Params that the model has of its own, by name, as `models` describes them.",
+    description="Params specific to the model, by name, as `models` describes them.",
 )
 WAIT = Field(
     default=True,
@@ -45,7 +45,10 @@ class Making(Arguments):
         if self.model is not None:
             said["model"] = self.model
         if twice := next((name for name in self.params if name in said), None):
-            raise InvalidParams(f"params.{twice}: {twice} is given beside params already", twice)
+            raise InvalidParams(
+                f"params.{twice}: {twice} is given twice, here and as an argument of the tool",
+                twice,
+            )
         return {**self.params, **said}
 
 
@@ -54,7 +57,8 @@ class Draw(Making):
 
     prompt: str = Field(description="What to draw.")
     seed: int | None = Field(
-        default=None, description="The first picture's seed: the same one draws the same again."
+        default=None,
+        description="The first picture's seed; the same seed draws the same picture again.",
     )
     count: int | None = Field(default=None, description="How many pictures; 1 by default.")
 
@@ -69,7 +73,7 @@ class Describe(Making):
         default=None,
         min_length=1,
         max_length=1_024,
-        description="A picture that is stored: the key of an image that `draw` has told.",
+        description="A stored picture: the key of an image that `draw` returned.",
     )
     count: int | None = Field(default=None, description="How many captions; 1 by default.")
 
@@ -101,7 +105,9 @@ class Cancel(Arguments):
 class ListModels(Arguments):
     """Arguments of `models`."""
 
-    model: str | None = Field(default=None, max_length=64, description="Only the one of this name.")
+    model: str | None = Field(
+        default=None, max_length=64, description="Only the model with this name or alias."
+    )
 
 
 def read(kind: type[A], tool: str, raw: Mapping[str, Any]) -> A:
@@ -111,6 +117,6 @@ def read(kind: type[A], tool: str, raw: Mapping[str, Any]) -> A:
     except InvalidParams as e:
         if not issubclass(kind, Making):
             raise
-        more = "what only the model has goes into params"
+        more = "params specific to the model go into `params`"
         raise InvalidParams(f"{e} ({more})", e.field) from e
     return build(kind, raw)

@@ -31,20 +31,19 @@ ANY = ("0.0.0.0", "::")  # noqa: S104 - only compared with
 
 
 Http = Annotated[
-    bool, typer.Option("--http", help="Serve over HTTP at /mcp, not on stdin and stdout.")
+    bool, typer.Option("--http", help="Serve over HTTP at /mcp, not over stdin and stdout.")
 ]
 Host = Annotated[
-    str | None, typer.Option(metavar="IP", help=f"Of --http: address to listen at ({HOST}).")
+    str | None, typer.Option(metavar="IP", help=f"With --http: listen address ({HOST}).")
 ]
 Port = Annotated[
     int | None,
-    typer.Option(metavar="N", min=0, max=65_535, help=f"Of --http: port to listen at ({PORT})."),
+    typer.Option(metavar="N", min=0, max=65_535, help=f"With --http: listen port ({PORT})."),
 ]
 NeedsKeys = Annotated[
     bool | None,
     typer.Option(
-        "--keys/--no-keys",
-        help="Of --http: ask for API keys (by default only where not on loopback).",
+        "--keys/--no-keys", help="With --http: require API keys (default: unless on loopback)."
     ),
 ]
 Names = Annotated[
@@ -52,7 +51,8 @@ Names = Annotated[
     typer.Option(
         "--name",
         metavar="HOST",
-        help="Of --http: a name that it is called by, as mcp.example.com; no other is answered to.",
+        help="With --http: a host name of this server, as mcp.example.com; requests to other "
+        "names are refused.",
     ),
 ]
 Folders = Annotated[
@@ -62,7 +62,7 @@ Folders = Annotated[
         metavar="DIR",
         exists=True,
         file_okay=False,
-        help="Let `describe` read pictures below this folder; not with --http.",
+        help="Let `describe` read pictures in this folder; not with --http.",
     ),
 ]
 Patience = Annotated[
@@ -71,7 +71,7 @@ Patience = Annotated[
         "--patience",
         metavar="SECONDS",
         min=1,
-        help="How long a tool waits, before it says the id of a job that goes on.",
+        help="How long a tool waits for a result before it returns only the job's id.",
     ),
 ]
 
@@ -95,7 +95,7 @@ def mcp(
             _serve_stdio(settings, folders or [], patience_s)
         elif folders:
             raise InvalidSetting(
-                "--folder: files are read for one's own agents only: not by --http"
+                "--folder cannot be used with --http: only local agents (stdio) may read files"
             )
         else:
             _serve_http(
@@ -111,7 +111,7 @@ def mcp(
 def _check_unused(**options: object) -> None:
     """Raise `InvalidSetting` for an option that has no effect without --http."""
     if said := next((name for name, value in options.items() if value not in (None, [])), None):
-        raise InvalidSetting(f"--{said} is for a server over HTTP: add --http, or leave it out")
+        raise InvalidSetting(f"--{said} has no effect without --http: add --http, or remove it")
 
 
 def _serve_stdio(settings: Settings, folders: Sequence[Path], patience_s: float) -> None:
@@ -150,8 +150,8 @@ def _serve_http(
 ) -> None:
     if host in ANY and not names:
         raise InvalidSetting(
-            f"--host {host}: say by which name it is called, as --name mcp.example.com: it answers "
-            "to no other, so that no page of a browser can speak to it"
+            f"--host {host}: also give the server's host name, as --name mcp.example.com: "
+            "requests to other names are refused (DNS rebinding)"
         )
     asks = needs_keys(settings, host, keys)
     client = AgentsClient(settings)

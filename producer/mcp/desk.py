@@ -119,7 +119,7 @@ class Desk:
         try:
             words = place(await self.client.status(job_id))
         except BrokerUnavailable:  # the caller can query the id later
-            words = "not known now, for Redis cannot be asked"
+            words = "unknown: Redis is unavailable"
         return answers.going_on(job_id, words)
 
     async def _picture(self, given: Describe, key: ApiKey) -> BlobRef:
@@ -127,7 +127,7 @@ class Desk:
         path = given.path if isinstance(given, DescribeFile) else None
         if sum(one is not None for one in (given.data, given.key, path)) != 1:
             ways = "data, key or path" if self.folders else "data or key"
-            raise InvalidParams(f"describe: one picture is described: give either {ways}")
+            raise InvalidParams(f"describe: exactly one picture is needed: give either {ways}")
         if given.key is not None:
             await asyncio.to_thread(size_of, given.key, key.id, self.client.sync)
             return BlobRef(key=given.key)

@@ -17,7 +17,7 @@ def read_picture(path: str, folders: Sequence[Path], max_bytes: int) -> bytes:
     try:
         found = _found(path, folders)
     except (OSError, RuntimeError, ValueError) as e:  # too long, no such home, or a null byte
-        raise InvalidImage(f"path: {path[:400]!r} is no path of a file: {described(e)}") from e
+        raise InvalidImage(f"path: {path[:400]!r} is not a valid path: {described(e)}") from e
     return _checked(bytes_of(found, max_bytes), path)
 
 
@@ -28,7 +28,7 @@ def _found(path: str, folders: Sequence[Path]) -> Path:
         if found.is_relative_to(inside) and (found.exists() or folder is folders[-1]):
             return found
     raise Forbidden(
-        f"path: {path[:400]!r} lies in none of the folders that this server may read, which are "
+        f"path: {path[:400]!r} is in none of the folders that this server may read, which are "
         f"{', '.join(map(str, folders))}: give another, or send the picture as data"
     )
 
@@ -38,5 +38,7 @@ def _checked(data: bytes, path: str) -> bytes:
     try:
         media_type(data)
     except InvalidImage:
-        raise InvalidImage(f"path: {path[:400]!r} is no image: give a {NAMES}") from None
+        raise InvalidImage(
+            f"path: {path[:400]!r} is not a supported image: give a {NAMES} file"
+        ) from None
     return data

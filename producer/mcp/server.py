@@ -34,12 +34,12 @@ from producer.mcp.desk import Call, Desk
 
 Context = ServerRequestContext[Any, Any]
 Who = Callable[[Context], Awaitable[ApiKey]]
-"""The key of a call. Raises `Unauthorized` or `RateLimited`."""
+"""Returns the API key of a call. Raises `Unauthorized` or `RateLimited`."""
 
 INSTRUCTIONS = (
-    "Draws pictures and describes them, as jobs of a queue. `models` lists what can be asked for; "
-    "`draw` and `describe` wait for a while, and then say the id of a job that goes on: call `job` "
-    "with it."
+    "Draws pictures and describes them, as jobs of a queue. `models` lists the available models "
+    "and their params; `draw` and `describe` wait for a while, and then return the id of a job "
+    "that is still running: call `job` with it."
 )
 
 
@@ -100,30 +100,30 @@ def _ways(desk: Desk) -> dict[str, Way]:
             describe,
             desk.describe,
             "Describe a picture",
-            "Caption one picture: its file, or one that was drawn here.",
+            "Caption one picture: a file, or one drawn by `draw`.",
             new,
         ),
         "job": Way(
             Ask,
             desk.job,
-            "Look at a job",
-            "Where a job is: its state, its place in the "
-            "queue, how far it is; once it has ended, what it has made.",
+            "Show a job",
+            "Show a job's state, its place in the queue and its progress; once it has ended, its "
+            "result.",
             looks,
         ),
         "cancel": Way(
             Cancel,
             desk.cancel,
             "Cancel a job",
-            "Cancel a job that has not ended; returns the state that it is in now.",
+            "Cancel a job that has not ended; returns its current state.",
             ends,
         ),
         "models": Way(
             ListModels,
             desk.models,
             "List models",
-            "The models: what kind of job each "
-            "does, whether it is loaded, and the JSON schema of its params.",
+            "List the models: the kinds of jobs each runs, whether it is loaded, and the JSON "
+            "schema of its params.",
             looks,
         ),
     }
@@ -142,6 +142,6 @@ def _tool(name: str, way: Way) -> Tool:
 def _named(name: str, ways: dict[str, Way]) -> Way:
     if name not in ways:
         near = nearest(name, ways)
-        remedy = f"did you mean {near!r}?" if near else f"there are {', '.join(ways)}"
+        remedy = f"did you mean {near!r}?" if near else f"known tools: {', '.join(ways)}"
         raise InvalidParams(f"there is no tool {name[:100]!r}: {remedy}")
     return ways[name]

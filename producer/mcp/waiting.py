@@ -13,7 +13,7 @@ from producer.place import place
 AGAIN_S = 1.0  # before a retry while Redis is unavailable
 
 Report = Callable[[float, float | None, str], Awaitable[None]]
-"""Sends one notification: how far it is, of how much, in words."""
+"""Sends a notification: progress, total, and a message."""
 
 
 class Progress:
@@ -99,7 +99,7 @@ class Waits:
                 return await waiting
             finally:
                 self._scopes.discard(scope)
-        raise BrokerUnavailable("this server is being stopped: ask again in a moment")
+        raise BrokerUnavailable("this server is stopping: try again later")
 
     def end(self) -> None:
         """End all waits, also those that are about to begin; cancel their requests' own jobs."""

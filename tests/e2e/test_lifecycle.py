@@ -197,7 +197,7 @@ def test_up_says_a_line_for_each_thing_that_is_ready_and_ctrl_c_ends_all(tmp_pat
         assert (again.returncode, again.stdout) == (1, "")
         told = " ".join(again.stderr.split())
         assert told.startswith(
-            f"error already_running a `crossmodal up` runs already for {valkey_url(port)}"
+            f"error already_running a `crossmodal up` is already running for {valkey_url(port)}"
         )
         assert (f"process {up.pid}" in told, page in told) == (True, True)
         assert tree_of(up) == tree

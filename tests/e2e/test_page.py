@@ -199,7 +199,7 @@ def test_what_a_model_passed_over_is_said_with_the_picture(page: Page) -> None:
     is_in(card, "succeeded")
     said = (
         "the model does not know the words 'lrage' (did you mean 'large'?) and 'zorgish': "
-        "they were passed over"
+        "they were ignored"
     )
     expect(card.locator(".warnings li")).to_have_text(said)
     card.locator(".tile").click()

@@ -114,13 +114,13 @@ def test_too_few_processes_and_threads_are_said_before_anything_starts(machine: 
     lacks = (*AS_NOBODY, "prlimit", "--nproc=8")
     for command in (("up",), ("worker", "--devices", "cpu")):
         done = machine.run(lacks, *command, XDG_DATA_HOME=str(machine.folder))
-        check_told(done, "no more processes and threads may be started", "--pids-limit")
+        check_told(done, "processes and threads: raise the limit", "--pids-limit")
 
 
 def test_too_few_files_are_said(machine: Machine) -> None:
     lacks = ("prlimit", "--nofile=127")
     done = machine.run(lacks, "up", XDG_DATA_HOME=str(machine.folder))
-    check_told(done, "128 files are needed, 127 are allowed", "ulimit -n")
+    check_told(done, "a worker needs 128 open files, 127 are allowed", "ulimit -n")
 
 
 @pytest.mark.timeout(600)

@@ -96,26 +96,26 @@ def test_a_database_that_is_out_of_range(
     locked: int, short_path: Path, command: tuple[str, ...]
 ) -> None:
     url = valkey_url(locked, "sesame").replace("/0", "/99")
-    check_told(done(url, short_path, *command), "/99 has no such database: name a lower one")
+    check_told(done(url, short_path, *command), "/99 has no such database: use a lower number")
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_another_service_at_the_port(short_path: Path, command: tuple[str, ...]) -> None:
     with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
-        check_told(done(url, short_path, *command), "is no Redis", "correct the host and port")
+        check_told(done(url, short_path, *command), "is not Redis", "correct the host and port")
 
 
 def test_up_says_that_what_listens_never_answers(short_path: Path) -> None:
     with answering(b"") as url:
         ended = done(url, short_path, *COMMANDS[0])
-    check_told(ended, "does not answer as Redis does: set CELERY_BROKER_URL to another port")
+    check_told(ended, "is not Redis: set CELERY_BROKER_URL to another port")
 
 
 def test_who_asks_a_server_that_loads_its_data_is_told_to_try_again(short_path: Path) -> None:
     with answering(b"-LOADING Redis is loading the dataset in memory\r\n") as url:
         ended = done(url, short_path, "queue")
     assert ended.returncode == 1  # it is temporary
-    assert "loads its data: try again once it has\n" in ended.stderr
+    assert "is loading its data: try again later\n" in ended.stderr
 
 
 def test_up_waits_for_a_server_that_loads_its_data(short_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_up_waits_for_a_server_that_loads_its_data(short_path: Path) -> None:
         with log.open("wb") as output:
             up = Child("up", argv, env, output=output)
             up.start()
-        until(lambda: "which loads its data" in log.read_text(), 60)
+        until(lambda: "which is loading its data" in log.read_text(), 60)
         assert up.is_alive
         up.stop(60)
-    assert log.read_text().count("which loads its data") == 1
+    assert log.read_text().count("which is loading its data") == 1

@@ -70,8 +70,8 @@ FAULTS: list[tuple[Callable[[Server, Any], None], str]] = [
     (make_replica, "name its primary in CELERY_BROKER_URL"),
     (take_its_replicas, "Bring its replicas back"),
     (fill_memory, "used up its maxmemory"),
-    (lose_snapshots, "Make room on its disk"),
-    (fill_disk, "Make room on its disk"),
+    (lose_snapshots, "Free space on its disk"),
+    (fill_disk, "Free space on its disk"),
 ]
 
 

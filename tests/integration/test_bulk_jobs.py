@@ -152,7 +152,7 @@ def test_the_lines_of_a_file_may_ask_for_files_of_several_formats(
     results = {r["custom_id"]: r for r in map(json.loads, out.read_text().splitlines())}
     images = [results[f"p{i}"]["response"]["body"]["images"][0] for i in range(3)]
     assert [image["media_type"] for image in images] == ["image/png", "image/webp", "image/jpeg"]
-    assert "quality: only webp and jpeg" in results["p3"]["error"]["message"]
+    assert "quality: png has no quality" in results["p3"]["error"]["message"]
 
 
 def test_a_file_that_mixes_kinds_is_run_as_it_is(

@@ -65,8 +65,7 @@ WRONG: list[tuple[Any, str]] = [
     ),
     (
         DRAW | {"quality": 80},
-        "invalid params: quality: only webp and jpeg have one: choose one of them as `format` (got "
-        "80)",
+        "invalid params: quality: png has no quality: set `format` to webp or jpeg (got 80)",
     ),
     (
         DRAW | {"format": "gif"},

@@ -140,7 +140,7 @@ def test_a_store_that_has_come_back_is_ready_again(
     app: FastAPI, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(self: Storage) -> None:
-        raise StorageUnavailable("nobody listens there")
+        raise StorageUnavailable("connection refused")
 
     async def scenario() -> list[int]:
         async with calling(app) as http:
@@ -168,7 +168,7 @@ def test_a_batch_that_cannot_be_noted_leaves_nothing_in_the_store(
     app: FastAPI, services: Services, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     def fail() -> None:
-        raise BrokerUnavailable("nobody listens there")
+        raise BrokerUnavailable("connection refused")
 
     @call
     def away(*_: Any) -> Steps[None]:
@@ -184,7 +184,7 @@ def test_a_batch_that_was_kept_is_said_to_be_also_when_redis_is_away_just_then(
     app: FastAPI, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> None:
-        raise BrokerUnavailable("nobody listens there")
+        raise BrokerUnavailable("connection refused")
 
     monkeypatch.setattr(services.client, "batch", away)
     [kept] = _posted(app, 1)

@@ -54,7 +54,7 @@ def test_each_job_is_run_by_the_model_that_it_names(settings: Settings, tmp_path
         assert all(item.images for item in items)
         assert client.queue("txt2img.bulk", model="b").finished == {"succeeded": 1}
         with pytest.raises(
-            ModelNotFound, match="no model of txt2img is called 'c': there are a, b"
+            ModelNotFound, match="no model of txt2img is called 'c': known models: a, b"
         ):
             client.txt2img("x", model="c")
 

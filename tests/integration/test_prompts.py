@@ -20,7 +20,7 @@ from tests.waiting import until
 PROMPT = "a lrage red circle, zorgish"
 SAID = (
     "the model does not know the words 'lrage' (did you mean 'large'?) and 'zorgish': "
-    "they were passed over"
+    "they were ignored"
 )
 LONG = "a red circle " * 30
 CUT = "the prompt has 90 known words, of which the model reads 64: it does not read 'red circle"
@@ -34,7 +34,7 @@ def test_a_client_and_a_notebook_are_told(client: Client) -> None:
     assert result.warnings == (SAID,)
     html = result._repr_html_()
     assert html is not None
-    assert html.count("they were passed over") == 1
+    assert html.count("they were ignored") == 1
 
 
 def test_a_client_is_told_what_was_cut(client: Client) -> None:
@@ -44,7 +44,7 @@ def test_a_client_is_told_what_was_cut(client: Client) -> None:
 
 def test_a_command_is_told(stack: RunningStack) -> None:
     done = run_cli(stack, "txt2img", PROMPT)
-    [told] = [line for line in done.stdout.splitlines() if "passed over" in line]
+    [told] = [line for line in done.stdout.splitlines() if "were ignored" in line]
     assert told.split(maxsplit=1) == ["warning", SAID]
     assert json.loads(run_cli(stack, "txt2img", PROMPT, "--json").stdout)["warnings"] == [SAID]
 

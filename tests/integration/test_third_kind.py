@@ -110,7 +110,9 @@ def test_its_limits_and_its_fields_are_checked_at_submission(
         client.submit("img2img", prompt="a circle", image=picture, strength=2.0)
     with pytest.raises(InvalidParams, match="unknown field 'strenght': did you mean 'strength'"):
         client.submit("img2img", prompt="a circle", image=picture, strenght=1.0)
-    with pytest.raises(InvalidParams, match="there is no kind 'img2vid'; there are txt2img, img2t"):
+    with pytest.raises(
+        InvalidParams, match="there is no kind 'img2vid'; known kinds are txt2img, img2t"
+    ):
         client.submit("img2vid", image=picture)
 
 

@@ -72,7 +72,11 @@ def test_weights_in_a_pickle_are_never_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "text", "says"),
     [
-        ("config.json", 'variant = "fp16"', "variant is not for a folder of transformers"),
+        (
+            "config.json",
+            'variant = "fp16"',
+            "variant has no effect on a model of format transformers",
+        ),
         ("config.json", "max_batch = 0", "max_batch"),
         ("model_index.json", "= 1", "TOML"),
         ("model_index.json", "colour = 1", "colour"),
@@ -150,13 +154,16 @@ class A(Model):
     [
         ("def", "cannot be read as Python"),
         ("class A: pass", "no class with a line such as kind"),
-        ('class A:\n    kind = "txt2vid"', "A has the kind 'txt2vid'; there are txt2img, img2txt"),
-        ('class A:\n    kind: str = "txt2img"', "A has the kind 'txt2img', but is no subclass"),
+        (
+            'class A:\n    kind = "txt2vid"',
+            "A has the kind 'txt2vid'; known kinds are txt2img, img2txt",
+        ),
+        ('class A:\n    kind: str = "txt2img"', "A has the kind 'txt2img', but is not a subclass"),
         (
             'class A:\n    kind = "txt2img"\nclass B:\n    kind = "txt2img"',
             "A and B serve the same",
         ),
-        (BARE + "    max_batch = 0", "max_batch is 0: give a whole number"),
+        (BARE + "    max_batch = 0", "max_batch is 0: it must be a whole number"),
         (BARE + '    shared = ("stepz",)', "shared names 'stepz'"),
         ('import nothing_of_that_name\nclass A:\n    kind = "txt2img"', "ModuleNotFoundError"),
     ],

@@ -28,7 +28,7 @@ from tests.at_once import at_once
 from tests.ledgers import Ledger
 from tests.unit.test_ledger import FAILURE, WORKER
 
-GARBAGE = InvalidMessage("this is no Celery message")
+GARBAGE = InvalidMessage("not a valid Celery message")
 
 
 @pytest.fixture

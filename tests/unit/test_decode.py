@@ -244,7 +244,7 @@ def test_zero_bytes_are_no_image() -> None:
 
 
 def test_text_is_no_image() -> None:
-    with pytest.raises(InvalidImage, match="no image"):
+    with pytest.raises(InvalidImage, match="not a supported image"):
         decode(b"hello, I am a text file", LIMIT)
 
 

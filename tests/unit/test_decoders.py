@@ -141,7 +141,7 @@ def test_pictures_that_end_their_decoders_end_no_other_of_200() -> None:
     "data, error, message",
     [
         (b"", InvalidImage, "zero bytes"),
-        (b"hello, I am a text file", InvalidImage, "no image"),
+        (b"hello, I am a text file", InvalidImage, "not a supported image"),
         (GOOD[: len(GOOD) // 2], InvalidImage, "cannot be decoded"),
         (png_of_size(30_000, 30_000), ImageTooLarge, "30000 × 30000"),
         (GOOD + b"need=512000001", ImageTooLarge, "512000000 are allowed: .*DECODE_MEMORY"),

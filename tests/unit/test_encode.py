@@ -170,8 +170,8 @@ def test_a_kind_that_leaves_no_choice_gets_png(
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"quality": 80}, "quality: only webp and jpeg have one: choose one of them as `format`"),
-        ({"format": "png", "quality": 80}, "quality: only webp and jpeg have one"),
+        ({"quality": 80}, "quality: png has no quality: set `format` to webp or jpeg"),
+        ({"format": "png", "quality": 80}, "quality: png has no quality"),
         ({"format": "webp", "quality": 0}, "quality: Input should be greater than or equal to 1"),
         ({"format": "jpeg", "quality": 101}, "quality: Input should be less than or equal to 100"),
         ({"format": "webp", "quality": "80"}, "quality: Input should be a valid integer"),

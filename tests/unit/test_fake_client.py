@@ -223,7 +223,7 @@ def test_the_callers_functions_make_what_is_returned() -> None:
         with pytest.raises(JobFailed, match="zorg") as caught:
             client.txt2img("zorg").result()
         assert caught.value.code == "unknown_words"
-        with pytest.raises(JobFailed, match="1 were made, and count is 2") as caught:
+        with pytest.raises(JobFailed, match="outputs returned: 1, but count is 2") as caught:
             client.img2txt(PNG, count=2).result()
         assert caught.value.code == "internal_error"
 
@@ -290,7 +290,9 @@ def test_failures_and_refusals_are_set() -> None:
 def test_only_errors_of_ours_are_set(wrong: Any) -> None:
     with FakeClient() as client:
         for have in (client.fail_next, client.refuse_next):
-            with pytest.raises(InvalidParams, match=r"the error is .*: give one of crossmodal's"):
+            with pytest.raises(
+                InvalidParams, match=r"the error is .*: give one of crossmodal.errors"
+            ):
                 have(wrong)
             with pytest.raises(InvalidParams, match="times is 0"):
                 have(QueueFull("enough"), times=0)

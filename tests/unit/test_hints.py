@@ -107,11 +107,11 @@ def test_of_words_as_near_the_one_with_the_same_beginning_comes_first_then_the_m
 def test_unknown_words_are_named_in_one_sentence() -> None:
     assert passed_over((), {}) == not_known((), {}) == ""
     assert passed_over(["happy"], {}) == (
-        "the model does not know the word 'happy': it was passed over"
+        "the model does not know the word 'happy': it was ignored"
     )
     assert passed_over(["happy", "lrage"], {"lrage": "large"}) == (
         "the model does not know the words 'happy' and 'lrage' (did you mean 'large'?): "
-        "they were passed over"
+        "they were ignored"
     )
 
 

@@ -377,7 +377,10 @@ def test_the_options_say_what_files_are_to_be(run: Run, client: Client) -> None:
     params = client.record(done.stdout.strip()).params
     assert [params[name] for name in ("format", "quality", "embed_metadata")] == ["webp", 80, False]
     for wrong, says in (
-        (("--quality", "80", "-o", "x.webp"), "invalid_params invalid params: quality: only webp"),
+        (
+            ("--quality", "80", "-o", "x.webp"),
+            "invalid_params invalid params: quality: png has no quality",
+        ),
         (("--format", "gif"), "'gif' is not one of"),
         (("--format", "webp", "--quality", "0"), "bad_usage Invalid value for '--quality'"),
     ):

@@ -62,8 +62,8 @@ CELERY = Kind("celery", Counted, "captions", "What Celery's own queue is called"
     [
         (Uncounted, "have no"),
         (TwoPictures, "more than one picture"),
-        (Taken, "take out for"),
-        (Optional, "may lack their picture"),
+        (Taken, "use reserved names: out"),
+        (Optional, "picture of .* is optional"),
     ],
 )
 def test_a_kind_that_could_not_be_served_cannot_be_made(
@@ -145,7 +145,9 @@ def test_a_task_is_one_object_and_a_text() -> None:
     assert bulk is copy.deepcopy(bulk)
     assert (bulk.of_items, bulk.of_items.in_bulk, bulk.is_bulk) == ("txt2img", bulk, True)
     assert TypeAdapter(Task).dump_json(bulk) == b'"txt2img.bulk"'
-    with pytest.raises(ValueError, match="there is no task 'txt2vid'; there are txt2img, img2txt"):
+    with pytest.raises(
+        ValueError, match="there is no task 'txt2vid'; known tasks are txt2img, img2txt"
+    ):
         Task("txt2vid")
 
 

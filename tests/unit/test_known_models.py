@@ -149,7 +149,7 @@ def test_a_name_that_no_model_of_the_kind_has_is_refused_with_the_nearest() -> N
     with pytest.raises(ModelNotFound, match="'tubro': did you mean 'turbo'"):
         KNOWN.build(TXT2IMG, {"prompt": "a", "model": "tubro"})
     with pytest.raises(
-        ModelNotFound, match="no model of img2txt is called 'turbo': there are scen"
+        ModelNotFound, match="no model of img2txt is called 'turbo': known models: scen"
     ):
         KNOWN.named(IMG2TXT, "turbo")
     with pytest.raises(InvalidParams, match=r"model is 5 \(int\)"):

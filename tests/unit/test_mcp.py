@@ -384,7 +384,7 @@ def test_who_waits_is_told_when_the_server_ends(settings: Settings, hand: Hand) 
                 return await asked
 
     code, message = error(asyncio.run(main()))
-    assert (code, "is being stopped" in message) == (BrokerUnavailable.code, True)
+    assert (code, "is stopping" in message) == (BrokerUnavailable.code, True)
     assert [job.state for job in hand.jobs()] == [JobState.CANCELED]
 
 
@@ -430,9 +430,14 @@ WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     ("draw", {"prompt": "a", "count": 99}, "invalid_params", "count"),
     ("draw", {"prompt": "a", "seed": "7"}, "invalid_params", "seed"),
     ("draw", {"promt": "a"}, "invalid_params", "did you mean 'prompt'"),
-    ("draw", {"prompt": "a", "temperature": 1}, "invalid_params", "goes into params"),
+    ("draw", {"prompt": "a", "temperature": 1}, "invalid_params", "go into `params`"),
     ("draw", {"prompt": "a", "params": {"tempreature": 1}}, "invalid_params", "'temperature'"),
-    ("draw", {"prompt": "a", "params": {"prompt": "b"}}, "invalid_params", "given beside params"),
+    (
+        "draw",
+        {"prompt": "a", "params": {"prompt": "b"}},
+        "invalid_params",
+        "given twice, here and as an argument",
+    ),
     ("draw", {"prompt": "a", "params": {"origin": "b"}}, "invalid_params", "'origin'"),
     ("draw", {"prompt": "a", "model": "tubro"}, "model_not_found", "did you mean 'turbo'"),
     ("describe", {}, "invalid_params", "either data or key"),

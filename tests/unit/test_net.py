@@ -464,7 +464,7 @@ def test_a_lookup_counts_as_time() -> None:
         ("http://me:secret@example.com/", "user or password"),
         ("file:///etc/passwd", "the scheme 'file'"),
         ("gopher://127.0.0.1:6379/", "the scheme 'gopher'"),
-        ("http://[::1", "cannot be followed"),
+        ("http://[::1", "is not allowed"),
         ("/" + "a" * 2_048, "characters"),
     ],
 )
@@ -496,7 +496,7 @@ def test_three_redirects_are_followed_and_a_fourth_is_not(site: Site) -> None:
 
 def test_a_redirect_to_nowhere_fails(site: Site) -> None:
     site.routes["/"] = lambda to: to.answer(302)
-    with pytest.raises(FetchFailed, match="without saying where"):
+    with pytest.raises(FetchFailed, match="without a Location"):
         fetch(site.url(), allow_private=True)
 
 
@@ -588,7 +588,7 @@ def test_a_compressed_answer_is_refused_before_it_is_unpacked(site: Site, encodi
     bomb = gzip.compress(bytes(50_000_000))
     assert len(bomb) < LIMIT
     site.routes["/"] = lambda to: to.answer(200, bomb, Content_Encoding=encoding)
-    with pytest.raises(FetchFailed, match="encoded as"):
+    with pytest.raises(FetchFailed, match="content encoding"):
         fetch(site.url(), allow_private=True)
 
 
@@ -599,7 +599,7 @@ def test_a_compressed_transfer_is_refused(site: Site) -> None:
         to.end_headers()
 
     site.routes["/"] = squeeze
-    with pytest.raises(FetchFailed, match="did not answer as HTTP"):
+    with pytest.raises(FetchFailed, match="did not answer in HTTP"):
         fetch(site.url(), allow_private=True)
 
 
@@ -612,13 +612,13 @@ def test_a_body_that_ends_too_soon_fails(site: Site) -> None:
         to.close_connection = True
 
     site.routes["/"] = hang_up
-    with pytest.raises(FetchFailed, match="did not answer as HTTP"):
+    with pytest.raises(FetchFailed, match="did not answer in HTTP"):
         fetch(site.url(), allow_private=True)
 
 
 def test_what_does_not_speak_http_fails(site: Site) -> None:
     site.routes["/"] = lambda to: to.wfile.write(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
-    with pytest.raises(FetchFailed, match="did not answer as HTTP"):
+    with pytest.raises(FetchFailed, match="did not answer in HTTP"):
         fetch(site.url(), allow_private=True)
 
 

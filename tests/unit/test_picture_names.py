@@ -183,7 +183,7 @@ def test_a_name_that_is_no_text_is_named_and_left_out(tmp_path: Path, name: obje
     found = json.loads(path.read_text())
     found["images"][1]["file_name"] = name
     path.write_text(json.dumps(found))
-    assert f"image 1: its file_name {json.dumps(name)} is no name" in opened(tmp_path).problems
+    assert f"image 1: its file_name {json.dumps(name)} is not a name" in opened(tmp_path).problems
 
 
 NOT_KARPATHYS: list[object] = [
@@ -219,7 +219,7 @@ def test_a_caption_that_is_no_text_is_named_and_left_out(tmp_path: Path, caption
     found["annotations"].append({"image_id": 0, "caption": caption})
     path.write_text(json.dumps(found))
     [problem] = opened(tmp_path).problems
-    assert problem == f"1.jpg: its caption {json.dumps(caption)} is no text"
+    assert problem == f"1.jpg: its caption {json.dumps(caption)} is not a text"
 
 
 def test_what_is_missing_says_where_it_was_looked_for(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_unknown_words_are_listed_and_told_once_and_the_rest_is_drawn(
     assert outcome.suggestions == {"lrage": "large"}
     assert outcome.warnings == (
         "the model does not know the words 'lrage' (did you mean 'large'?), 'zorgish' and 'frobs': "
-        "they were passed over",
+        "they were ignored",
     )
     [plain] = txt2img.run([ask("a red circle")])
     assert isinstance(plain, Drawn)

@@ -88,14 +88,16 @@ def test_a_folder_that_cannot_be_served_keeps_nobody_from_it(tmp_path: Path) -> 
 def test_a_name_that_no_queue_can_have_is_refused(tmp_path: Path, name: str) -> None:
     make(tmp_path, name)
     [fault] = served(tmp_path, allowed=name).faults.values()
-    assert "call the folder by letters" in str(fault)
+    assert "rename the folder, using 1 to 64 letters" in str(fault)
 
 
 def test_two_models_of_one_name_are_not_both_served(tmp_path: Path) -> None:
     first, second = make(tmp_path / "x", "a"), make(tmp_path / "y", "a")
     found = served(tmp_path / "y", first)
     assert [folder.folder for folder in found.folders] == [first.resolve()]
-    assert f"{second.resolve()} is called a as" in str(found.faults["a"])
+    assert f"{second.resolve()} and {first.resolve()} have the same name, a" in str(
+        found.faults["a"]
+    )
 
 
 def test_a_folder_of_models_must_be_one(tmp_path: Path) -> None:
@@ -108,7 +110,9 @@ def test_some_models_may_be_chosen(tmp_path: Path) -> None:
     make(tmp_path, "b")
     chosen = served(tmp_path).only(["b"])
     assert ([folder.name for folder in chosen.folders], chosen.default) == (["b"], "scenes")
-    with pytest.raises(InvalidSetting, match="--models x: there is no 'x', but scenes, a, b"):
+    with pytest.raises(
+        InvalidSetting, match="--models x: there is no model 'x'; known ones are scenes, a, b"
+    ):
         served(tmp_path).only(["x"])
 
 
@@ -118,7 +122,7 @@ def test_what_a_folder_says_of_itself_is_known(tmp_path: Path) -> None:
     config = served(tmp_path).folders[1].config
     assert (config.aliases, config.pinned, config.description) == (("gpt-image-1",), True, "quick")
     make(tmp_path, "b", toml='aliases = ["a b"]')
-    assert "aliases.0: no model is called 'a b'" in str(served(tmp_path).faults["b"])
+    assert "aliases.0: 'a b' is not a valid model name" in str(served(tmp_path).faults["b"])
 
 
 def test_the_default_model_also_serves_queues_without_a_name(tmp_path: Path) -> None:
@@ -206,7 +210,7 @@ def test_a_package_that_cannot_be_found_keeps_nobody_from_being_served() -> None
     found = served(allowed="stripes,gone")
     assert [folder.name for folder in found.folders] == ["scenes", "stripes"]
     assert "nowhere.own:Stripes" in str(found.faults["gone"])
-    with pytest.raises(BundleNotFound, match="no installed package brings a model 'other'"):
+    with pytest.raises(BundleNotFound, match="no installed package provides a model 'other'"):
         open_folder(Path("entry:other"))
 
 

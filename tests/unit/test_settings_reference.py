@@ -41,7 +41,7 @@ def test_every_setting_has_a_meaning_and_a_group() -> None:
 
 
 def test_what_the_ledger_goes_by_on_both_sides_is_the_same_for_everybody() -> None:
-    [shared] = [names for group, names in GROUPS.items() if "the same for everybody" in group]
+    [shared] = [names for group, names in GROUPS.items() if "the same for all processes" in group]
     assert {"max_batch", "retention_s", "max_attempts", "lease_s"} <= set(shared)
 
 

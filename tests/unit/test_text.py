@@ -134,5 +134,5 @@ def test_threads_that_share_bert_truncate_all_the_same(bert: BertVectors) -> Non
 
 
 def test_a_folder_without_bert_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidBundle, match="holds no BERT"):
+    with pytest.raises(InvalidBundle, match="has no BERT"):
         BertVectors(tmp_path)

@@ -144,9 +144,13 @@ def test_a_folder_that_cannot_name_a_bundle_asks_for_a_name(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("what", "made", "said"),
     [
-        ("all", ("txt2img", "img2txt"), "holds a trained bundle already: --resume goes on with it"),
-        ("all", ("txt2img",), "holds a trained txt2img already: --resume goes on with it"),
-        ("word2vec", ("img2txt",), "holds img2txt that know its words: choose another --out"),
+        ("all", ("txt2img", "img2txt"), "holds a trained bundle already: resume it with --resume"),
+        ("all", ("txt2img",), "holds a trained txt2img already: resume it with --resume"),
+        (
+            "word2vec",
+            ("img2txt",),
+            "holds img2txt trained on its word vectors: choose another --out",
+        ),
     ],
 )
 def test_models_are_not_left_with_new_words(
@@ -179,10 +183,10 @@ def test_help_is_whole_in_80_columns(name: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_takes_how_long_is_said_first(first: tuple[Path, Any]) -> None:
     said = first[1].stderr.splitlines()[1]
-    assert said.startswith("to do: word2vec (")
+    assert said.startswith("plan: word2vec (")
     assert said.endswith(
         "then txt2img (2 steps), then img2txt (2 steps), then judging "
-        "(by 2 examples of each split; how fast is seen once it has begun)"
+        "(by 2 examples of each split; time unknown until it starts)"
     )
 
 
@@ -193,14 +197,14 @@ def test_judging_takes_a_share_of_the_minutes_or_as_many_as_are_asked_for() -> N
     assert said(None, 2) == "judging (about 30 s at most, by up to 500 examples of each split)"
     assert "about 150 s at most" in said(None, 10)
     assert "about 60 s at most" in said(None, None)
-    assert "(by 7 examples of each split; how fast" in said(7, 10)
+    assert "(by 7 examples of each split; time unknown" in said(7, 10)
 
 
 def test_nothing_is_promised_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "in the way").touch()
     done = invoke(train, "all", "--minutes", "8", "--out", str(tmp_path / "in the way"))
     assert "output_not_writable" in done.stderr
-    assert "to do" not in done.stderr
+    assert "plan:" not in done.stderr
 
 
 def test_judging_is_counted_in_a_pipe_too(first: tuple[Path, Any]) -> None:
@@ -238,9 +242,9 @@ GOOD = {
         ("txt2img", {"seen": {"scene": 0.0}, "pairs": {"scene": 0.0}}, "seen and pairs: no pic"),
         ("txt2img", {"val": {"sharpness": 0.0}}, "no picture has an edge"),
         ("img2txt", {"seen": {"scene": 0.1}, "pairs": {"scene": 0.0}}, "img2txt, pairs: no cap"),
-        ("img2txt", {"val": {"bleu4": 0.0}}, "four words in a row"),
-        ("img2txt", {"val": {"bleu4": 0.5, "cider": float("nan")}}, "cider is no number"),
-        ("img2txt", {}, "nothing was measured, as scenes has nothing"),
+        ("img2txt", {"val": {"bleu4": 0.0}}, "four consecutive words"),
+        ("img2txt", {"val": {"bleu4": 0.5, "cider": float("nan")}}, "cider is not finite"),
+        ("img2txt", {}, "nothing was measured, as scenes has no split"),
     ],
 )
 def test_figures_that_are_nothing_are_warned_of(

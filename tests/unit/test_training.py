@@ -221,7 +221,7 @@ def test_a_batch_of_broken_pictures_takes_the_next_one_that_is_not() -> None:
 
 def test_a_data_set_without_a_readable_picture_ends_the_run() -> None:
     source = Source(Broken(0), side=64, size=8, seed=1)  # type: ignore[arg-type]
-    with pytest.raises(InvalidData, match=r"none can be read.*\.jpg"):
+    with pytest.raises(InvalidData, match=r"none of .* pictures can be read.*\.jpg"):
         next(batches(source, 0))
 
 

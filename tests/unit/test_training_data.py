@@ -154,7 +154,7 @@ def test_a_data_set_that_has_gone_is_asked_for(world: Path) -> None:
     (world / "bundle" / MANIFEST).write_text(json.dumps(manifest))
     done = invoke(evaluate, str(world / "bundle"))
     assert done.exit_code == 1
-    assert "if it has been moved, say by --dataset where it is" in done.stderr
+    assert "if it has been moved, pass its new location by --dataset" in done.stderr
 
 
 # -- nothing measured ------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_one_picture_is_trained_on_and_measures_nothing(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1].startswith("CROSSMODAL_BUNDLE=")
     measured = invoke(evaluate, str(tmp_path / "out"))
     assert (measured.exit_code, measured.stdout) == (1, "")
-    assert "has nothing to judge by" in measured.stderr
+    assert "has no split to evaluate on" in measured.stderr
 
 
 # -- words -----------------------------------------------------------------------------------
@@ -252,9 +252,9 @@ def test_what_is_known_of_a_word_goes_with_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--width", "32"), "its txt2img is built otherwise (width 16, not 32)"),
-        (("--caption-stages", "2"), "its img2txt is built otherwise (stages 1, not 2)"),
-        (("--depth", "34"), "its img2txt is built otherwise (depth 18, not 34)"),
+        (("--width", "32"), "its txt2img has another architecture (width 16, not 32)"),
+        (("--caption-stages", "2"), "its img2txt has another architecture (stages 1, not 2)"),
+        (("--depth", "34"), "its img2txt has another architecture (depth 18, not 34)"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_first(
@@ -282,7 +282,7 @@ def test_captions_of_which_no_word_is_known_are_refused_first(world: Path) -> No
     say(world / "data", ["qwerty uiop"])
     begun = ("all", "--steps", "1", "--start-from", str(world / "bundle"))
     done = train(world / "data", world / "out", *begun)
-    assert (done.exit_code, "it knows no word" in done.stderr) == (2, True), done.stderr
+    assert (done.exit_code, "vocabulary has no word" in done.stderr) == (2, True), done.stderr
 
 
 def test_vectors_that_a_model_does_not_read_are_refused_first(world: Path) -> None:
@@ -290,7 +290,7 @@ def test_vectors_that_a_model_does_not_read_are_refused_first(world: Path) -> No
     assert train(world / "data", world / "out", "word2vec").exit_code == 0
     begun = ("txt2img", "--steps", "1", "--start-from", str(world / "bundle"))
     done = train(world / "data", world / "out", *begun)
-    assert (done.exit_code, "reads other vectors" in done.stderr) == (2, True), done.stderr
+    assert (done.exit_code, "trained on other vectors" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_folder_without_the_stage_is_refused_first(world: Path) -> None:
@@ -382,7 +382,7 @@ def test_a_signal_to_the_group_leaves_a_checkpoint(tmp_path: Path) -> None:
     running.send_signal(signal.SIGTERM)
     assert running.wait(60) == 130
     assert "Traceback" not in (tmp_path / "said").read_text()
-    assert "--resume goes on from there" in (tmp_path / "said").read_text()
+    assert "continue with --resume" in (tmp_path / "said").read_text()
     steps = torch.load(tmp_path / "out" / "txt2img.checkpoint", weights_only=True)["progress"][
         "step"
     ]

@@ -115,7 +115,10 @@ NAN, HUGE = float("nan"), float("inf")
             "1 row is skipped: a word that is not UTF-8",
         ),
         (text(WORDS) + b"caf\xe9 1 2 3\n", "1 row is skipped: a word that is not UTF-8"),
-        (text(WORDS).replace(b"3 3", b"9 3", 1), "it ends after 3 of the 9 words that it says"),
+        (
+            text(WORDS).replace(b"3 3", b"9 3", 1),
+            "it ends after 3 of the 9 words stated in its header",
+        ),
     ],
 )
 def test_a_row_of_no_use_is_skipped_and_counted(tmp_path: Path, data: bytes, problem: str) -> None:
@@ -134,18 +137,18 @@ def zipped() -> bytes:
 @at_once(
     "data, said",
     [
-        (b"\xba\x16\x4f\x2f" + bytes(64), "a model of fastText"),
+        (b"\xba\x16\x4f\x2f" + bytes(64), "a fastText model"),
         (pickle.dumps({"a": 1}), "a pickle"),
         (zipped(), "a zip archive"),
-        (b"<html><body>not found</body></html>", "a page of HTML"),
+        (b"<html><body>not found</body></html>", "an HTML"),
         (b'{"the": [1, 2]}', "JSON"),
         ("the 1 2 3\n".encode("utf-16"), "text in UTF-16"),
-        (b"A letter to somebody.\nIt has lines.\n", "is no file of word vectors"),
-        (b"", "is no file of word vectors"),
-        (bytes(500), "is no file of word vectors"),
-        (b"3 0\nred\n", "says that a word has 0 numbers"),
-        (b"3 99999999999\nred 1\n", "says that a word has 99999999999 numbers"),
-        (b"2 4\nred 1 2 3\nblue 1 2 3\n", "says that a word has 4 numbers, and its words have 3"),
+        (b"A letter to somebody.\nIt has lines.\n", "is not a file of word vectors"),
+        (b"", "is not a file of word vectors"),
+        (bytes(500), "is not a file of word vectors"),
+        (b"3 0\nred\n", "header with 0 numbers per word"),
+        (b"3 99999999999\nred 1\n", "header with 99999999999 numbers per word"),
+        (b"2 4\nred 1 2 3\nblue 1 2 3\n", "header with 4 numbers per word, but its words have 3"),
         (binary(encoded(WORDS), told=9), "ends after 3 of the 9 words"),
         (binary(encoded(WORDS))[:-6], "ends after 2 of the 3 words"),
         (b"1 3\n" + b"x" * 9_000, "has no word where number 1 should begin"),
@@ -183,8 +186,8 @@ def test_skipped_rows_are_told_to_who_takes_vectors_for_captions(tmp_path: Path)
 def test_it_is_said_how_many_of_the_captions_words_are_known() -> None:
     found = Coverage.of({"a", "red", "dog"}, ["a red dog", "a zebra", "a zebra and a gnu"])
     assert str(found) == (
-        "3 of the 6 words of the captions have vectors, 60.0% of all that is said; "
-        "not zebra, and, gnu"
+        "3 of the 6 words of the captions have vectors, 60.0% of all tokens; "
+        "unknown: zebra, and, gnu"
     )
     assert not found.is_poor
 
@@ -195,7 +198,7 @@ def test_it_is_said_how_many_of_the_captions_words_are_known() -> None:
         ({"a", "b"}, "2 of the 2 words of the captions have vectors", False),
         (
             {"x"},
-            "0 of the 2 words of the captions have vectors, 0.0% of all that is said; not a, b",
+            "0 of the 2 words of the captions have vectors, 0.0% of all tokens; unknown: a, b",
             True,
         ),
     ],
@@ -207,4 +210,4 @@ def test_a_vocabulary_that_knows_little_is_poor(known: set[str], said: str, poor
 
 def test_unknown_words_are_named_by_how_often_they_are_said() -> None:
     words = [w for i, w in enumerate("abcdefg") for _ in range(10 - i)]
-    assert str(Coverage.of(set(), [" ".join(words)])).endswith("not a, b, c, d, e, …")
+    assert str(Coverage.of(set(), [" ".join(words)])).endswith("unknown: a, b, c, d, e, …")

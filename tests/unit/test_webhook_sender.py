@@ -86,7 +86,7 @@ def test_what_was_posted_while_redis_is_away_is_not_posted_again(
         def noted() -> Steps[Delivery]:
             tries.append(1)
             if len(tries) == 1:
-                raise BrokerUnavailable("nobody listens there")
+                raise BrokerUnavailable("connection refused")
             return (yield from asked)
 
         return noted()

@@ -114,7 +114,7 @@ async def is_refused(client):
         ("draw", {"prompt": "a fox", "model": "sktecher"}, "model_not_found", "'sketcher'"),
         ("draw", {"prompt": ""}, "invalid_prompt", "empty"),
         ("draw", {"prompt": "zorg frob"}, "unknown_words", "zorg"),
-        ("describe", {"data": "aGVsbG8="}, "invalid_image", "no image"),
+        ("describe", {"data": "aGVsbG8="}, "invalid_image", "not a supported image"),
         ("describe", {"key": "results/nobody/1/0.png"}, "blob_not_found", "nobody"),
         ("job", {"job": "nobody"}, "job_not_found", "nobody"),
     ]:

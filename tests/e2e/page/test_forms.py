@@ -77,7 +77,7 @@ def test_what_only_the_gateway_refuses_is_said_in_its_words(page: Page) -> None:
     page.get_by_text("Files", exact=True).click()
     page.fill("#field-quality", "80")
     page.click("#send")
-    expect(page.locator("#form-error")).to_contain_text("only webp and jpeg have one")
+    expect(page.locator("#form-error")).to_contain_text("png has no quality")
 
 
 def test_a_model_that_is_broken_cannot_be_chosen(page: Page) -> None:
