@@ -6,13 +6,14 @@ error has `code`, `message` and `retryable`, a note has `note`.
 """
 
 import codecs
+import errno
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from typing import IO, Annotated, Any, NoReturn, cast
 
 import typer
@@ -32,7 +33,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crossmodal import errors
-from crossmodal.errors import CrossmodalError, Interrupted
+from crossmodal.errors import CrossmodalError, Interrupted, OutputNotWritable, described
 from crossmodal.machine import denied
 
 FAILED, USAGE, INTERRUPTED, UNREAD = 1, 2, 130, 141  # exit statuses
@@ -61,7 +62,6 @@ for name in ("stdout", "stderr"):
 
 # rich omits colors if NO_COLOR is set or the output is not a terminal.
 _PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
-console = Console(width=None if sys.stdout.isatty() else WIDE, **_PLAIN)
 stderr = Console(stderr=True, **_PLAIN)
 
 
@@ -139,6 +139,16 @@ def _print_line(text: str, where: IO[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), where.fileno())  # for later lines
         if where is sys.stdout:
             raise SystemExit(UNREAD) from e
+    except OSError as e:  # its disk is full
+        if where is sys.stdout:
+            _end_unwritable(e)
+
+
+def _end_unwritable(error: OSError) -> NoReturn:
+    """Exit, because standard output cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered
+    _print_error(OutputNotWritable.code, f"standard output cannot be written: {described(error)}")
+    raise SystemExit(FAILED) from error
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str = "") -> None:
@@ -154,10 +164,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
             column.justify = "right"
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))  # data is never markup
-    with console.capture() as captured:
-        console.print(table, soft_wrap=False)
-    for line in captured.get().removesuffix("\n").split("\n"):
+    for line in _rendered(table).removesuffix("\n").split("\n"):
         say(line.rstrip())
+
+
+def _rendered(table: Table) -> str:
+    """Return a table as text, as wide as the terminal. A pipe gets whole lines."""
+    text, is_terminal = StringIO(), sys.stdout.isatty()
+    width = None if is_terminal else WIDE
+    Console(file=text, width=width, force_terminal=is_terminal, **_PLAIN).print(
+        table, soft_wrap=False
+    )
+    return text.getvalue()
 
 
 def _cell(value: Any) -> str:
@@ -191,6 +209,10 @@ def run(command: Any, args: list[str], prog_name: str) -> NoReturn:
         raise SystemExit(USAGE) from e
     except typer.Abort as e:
         raise SystemExit(INTERRUPTED) from e
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EIO) or e.filename is not None:
+            raise
+        _end_unwritable(e)  # of a command's help
     raise SystemExit(status or 0)
 
 

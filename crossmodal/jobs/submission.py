@@ -107,7 +107,7 @@ class Submission:
             case "owner_full":
                 return TooManyQueued(
                     f"{found[0]} jobs of this API key wait for {self.queue}, "
-                    f"{self.origin.max_queued} are allowed: submit again when some of them have ended"
+                    f"{self.origin.max_queued} are allowed: submit again when some have ended"
                 )
             case "canceled":
                 return JobCanceled(

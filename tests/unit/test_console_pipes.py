@@ -3,10 +3,11 @@
 import os
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from crossmodal.console import UNREAD
+from crossmodal.console import FAILED, UNREAD
 from crossmodal.processes import python_module
 
 COMMANDS = [["--help"], ["--version"], ["settings"], ["settings", "--json"], ["redis-acl"]]
@@ -28,6 +29,16 @@ def test_a_reader_that_has_gone_is_no_error(args: list[str]) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (UNREAD, "")
+
+
+@pytest.mark.parametrize("args", [*COMMANDS, ["queue", "--help"]], ids=" ".join)
+def test_a_full_disk_is_said_in_one_line(args: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run(args, full.fileno())
+    line = "standard output cannot be written: No space left on device"
+    assert done.returncode == FAILED
+    assert line in done.stderr.strip()
+    assert done.stderr.count("\n") == 1
 
 
 def test_what_is_read_is_whole() -> None:
