@@ -31,6 +31,8 @@ class Heads:
                 await send({"type": "http.response.body", "body": b""})
 
         scope["method"], scope[IS_HEAD] = "GET", True
+        # A range is for GET alone (RFC 9110, section 14.2).
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"range"]
         try:
             await self._app(scope, receive, send_head)
         finally:

@@ -36,6 +36,7 @@ from producer.gateway.requests import REQUESTS, CancelRequest, UploadRequest
 from producer.gateway.services import Services
 from producer.lengths import OneLength
 from producer.manners import Heads, Slashes
+from producer.stopping import Stopping
 
 PAGE = Path(__file__).parent / "page"
 OPENAI = (openai_batches, images, chat, files, models)
@@ -105,7 +106,8 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_headers=["*"],
             expose_headers=["Location", "Retry-After"],
         )
-    app.add_middleware(OneLength)  # outermost: covers CORS preflights, too
+    app.add_middleware(OneLength)  # covers CORS preflights, too
+    app.add_middleware(Stopping)
 
 
 def _operation_id(route: APIRoute) -> str:

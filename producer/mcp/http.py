@@ -23,6 +23,7 @@ from producer.lengths import OneLength
 from producer.manners import Slashes
 from producer.mcp.server import Context
 from producer.overload import KINDS, overload
+from producer.stopping import Stopping
 from producer.told import told_error
 
 PATH = "/mcp"
@@ -95,6 +96,7 @@ def make_app(
         Middleware(BodyLimits, settings=settings, owner_of=_owner_of),
     ]
     app.add_middleware(OneLength)
+    app.add_middleware(Stopping)
     return app
 
 

@@ -147,5 +147,6 @@ def test_what_a_gateway_was_given_goes_when_it_does(
             psutil.Process(pid_of(gateway)).kill()
             until(lambda: not gateway.child.is_alive, 60, "its end")
     assert bool(left()) is kill
+    assert "Traceback" not in gateway.log.read_text()
     with running_gateway(env, tmp_path):
         assert not left()
