@@ -1,6 +1,7 @@
 """A gateway that lacks disk, descriptors or threads answers 503, and leaves no files."""
 
 import resource
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -143,9 +144,8 @@ def test_what_a_gateway_was_given_goes_when_it_does(
         half = begin(Route("/v1/batches", "application/jsonl"), "", 100_000)
         half.send(50_000)
         until(lambda: bool(left()), 60, "a file that is taken")
-        if kill:
-            psutil.Process(pid_of(gateway)).kill()
-            until(lambda: not gateway.child.is_alive, 60, "its end")
+        psutil.Process(pid_of(gateway)).send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        until(lambda: not gateway.child.is_alive, 60, "its end")
     assert bool(left()) is kill
     assert "Traceback" not in gateway.log.read_text()
     with running_gateway(env, tmp_path):
