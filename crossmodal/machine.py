@@ -12,6 +12,7 @@ from crossmodal.errors import InvalidSetting
 MAX_FILES = 65_536
 MIN_FILES = 128
 MIN_TASKS = 48  # processes and threads of a worker with a few jobs
+MIN_SERVER_TASKS = 16  # ... of a gateway and the like
 MORE_FILES = "raise the limit, for example with `ulimit -n 4096`"
 MORE_TASKS = "raise the limit (`ulimit -u`, TasksMax=, `--pids-limit`)"
 FILES = f"too many open files and connections: {MORE_FILES}"
@@ -79,23 +80,28 @@ def have_home() -> None:
 
 
 def check_room() -> None:
-    """Raise `InvalidSetting` if a worker may not open enough files or start enough threads.
-
-    It starts and ends the threads as a test: a library that cannot start its own kills the process
-    without a message.
-    """
+    """Raise `InvalidSetting` if a worker may not open enough files or start enough threads."""
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and files < MIN_FILES:
         raise InvalidSetting(
             f"a worker needs {MIN_FILES} open files, {files} are allowed: {MORE_FILES}"
         )
+    check_tasks("a worker", MIN_TASKS)
+
+
+def check_tasks(what: str, count: int = MIN_SERVER_TASKS) -> None:
+    """Raise `InvalidSetting` if `count` more processes and threads may not be started.
+
+    It starts and ends threads as a test: a library that cannot start its own kills the process
+    without a message.
+    """
     done = Event()
     try:
-        for _ in range(MIN_TASKS):
+        for _ in range(count):
             Thread(target=done.wait, daemon=True).start()
     except RuntimeError as e:
         raise InvalidSetting(
-            f"a worker needs {MIN_TASKS} more processes and threads: {MORE_TASKS}"
+            f"{what} needs {count} more processes and threads: {MORE_TASKS}"
         ) from e
     finally:
         done.set()

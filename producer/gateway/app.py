@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from crossmodal import tracing
 from crossmodal.extras import DISTRIBUTION
-from crossmodal.scratch import remove_abandoned
 from crossmodal.settings import Settings
 from producer.bodies import BodyLimits
 from producer.gateway import batches, blobs, jobs, operations, problems, streams, webhooks
@@ -54,7 +53,6 @@ def make_app(settings: Settings, *, needs_keys: bool, flower_url: str = "") -> F
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        remove_abandoned("upload")
         await services.start()
         yield
         await services.close()

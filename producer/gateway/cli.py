@@ -10,6 +10,8 @@ import uvicorn
 from crossmodal import logs, tracing
 from crossmodal.console import errors_to_exit_status
 from crossmodal.jobs.server import check_server
+from crossmodal.machine import check_tasks
+from crossmodal.scratch import remove_abandoned
 from crossmodal.settings import load_settings
 from producer.callers import needs_keys
 from producer.gateway.app import make_app
@@ -48,6 +50,8 @@ def gateway(
         settings = load_settings()
         logs.configure(settings, process="gateway")
         tracing.configure("gateway")
+        check_tasks("a gateway")
+        remove_abandoned("upload")
         check_server(settings)
         asks = needs_keys(settings, address, keys)
         app = make_app(settings, needs_keys=asks, flower_url=flower)

@@ -17,6 +17,7 @@ from mcp.server.stdio import stdio_server
 from crossmodal import logs, tracing
 from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
+from crossmodal.machine import check_tasks
 from crossmodal.settings import Settings, load_settings
 from producer.callers import needs_keys
 from producer.mcp.desk import AgentsClient, Desk
@@ -90,6 +91,7 @@ def mcp(
         settings = load_settings()
         logs.configure(settings, process="mcp")
         tracing.configure("mcp")
+        check_tasks("an MCP server")
         if not http:
             _check_unused(host=host, port=port, keys=keys, name=names)
             _serve_stdio(settings, folders or [], patience_s)

@@ -112,9 +112,20 @@ def test_a_file_system_that_is_read_only_is_said_with_what_to_set(machine: Machi
 
 def test_too_few_processes_and_threads_are_said_before_anything_starts(machine: Machine) -> None:
     lacks = (*AS_NOBODY, "prlimit", "--nproc=8")
-    for command in (("up",), ("worker", "--devices", "cpu")):
+    for command in (
+        ("up",),
+        ("worker", "--devices", "cpu"),
+        ("gateway",),
+        ("mcp",),
+        ("background",),
+    ):
         done = machine.run(lacks, *command, XDG_DATA_HOME=str(machine.folder))
         check_told(done, "processes and threads: raise the limit", "--pids-limit")
+
+
+def test_a_gateway_without_a_folder_for_temporary_files_says_so(machine: Machine) -> None:
+    kept = {"XDG_DATA_HOME": str(machine.folder)}
+    check_told(machine.run(read_only(machine.folder), "gateway", **kept), "set TMPDIR")
 
 
 def test_too_few_files_are_said(machine: Machine) -> None:

@@ -11,6 +11,7 @@ from crossmodal import logs, tracing
 from crossmodal.console import FAILED, errors_to_exit_status
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.server import check_server
+from crossmodal.machine import check_tasks
 from crossmodal.scratch import remove_abandoned
 from crossmodal.settings import Settings, load_settings
 from producer.client import Client
@@ -30,6 +31,7 @@ def background(
         settings = load_settings()
         logs.configure(settings, process="background")
         tracing.configure("background")
+        check_tasks("the background process")
         check_server(settings)
         try:
             asyncio.run(serve(settings, concurrency, ready_file))
