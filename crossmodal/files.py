@@ -62,6 +62,11 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file that is for its user alone: an `opener` for `open`."""
+    return os.open(path, flags, 0o600)
+
+
 def make_folders(folder: Path) -> set[Path]:
     """Create a folder and its parents, mode 0700; return the parents of the new ones."""
     missing = list(takewhile(lambda one: not one.exists(), (folder, *folder.parents)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crossmodal.errors import CrossmodalError, InvalidSetting, described
-from crossmodal.files import make_private
+from crossmodal.files import make_private, private
 from crossmodal.jobs.connection import address_of
 from crossmodal.settings import Settings, data_dir
 
@@ -31,7 +31,7 @@ def claimed(settings: Settings, places: dict[str, Any]) -> Iterator[Path]:
     folder = data_dir() / "up" / _slug(settings)
     try:
         make_private(folder)  # logs of level DEBUG contain prompts
-        file = (folder / "running.json").open("a+")
+        file = open(folder / "running.json", "a+", opener=private)  # noqa: SIM115
     except OSError as e:
         raise InvalidSetting(
             f"the logs cannot be kept in {folder}: {described(e)}: set XDG_DATA_HOME"

@@ -7,6 +7,7 @@ from typing import IO, Self
 from crossmodal.console import USAGE
 from crossmodal.errors import CrossmodalError, InvalidSetting
 from crossmodal.extras import is_installed
+from crossmodal.files import private
 from crossmodal.jobs.names import BACKGROUND
 from crossmodal.local.places import Place
 from crossmodal.processes import Child, python_module, wait_until
@@ -131,7 +132,7 @@ class Stack:
     def start(self, name: str, argv: list[str], stop_s: float) -> Child:
         """Start a program, which has `stop_s` seconds to end when the stack stops."""
         if isinstance(self._log, Path):
-            with self._file(self._log, name).open("wb") as log:
+            with open(self._file(self._log, name), "wb", opener=private) as log:
                 return self._start(Child(name, argv, self._env, output=log), stop_s)
         return self._start(Child(name, argv, self._env, output=self._log), stop_s)
 

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import BrokerUnavailable, InvalidSetting, described
 from crossmodal.extras import remedy
-from crossmodal.files import make_private
+from crossmodal.files import make_private, private
 from crossmodal.processes import Child, wait_until
 
 START_S = 15.0
@@ -76,7 +76,7 @@ def start_valkey(
     # Through standard input: every user can read a password in argv with `ps`.
     text = "\n".join(config) + "\n"
     argv = [binary or server_binary(), "-"]
-    with (folder / "valkey.log").open("ab") as log:
+    with open(folder / "valkey.log", "ab", opener=private) as log:
         child = Child("valkey", argv, output=log, stdin=text.encode(), umask=0o077)
         child.start()
     url = valkey_url(port, password)

@@ -70,7 +70,7 @@ def test_what_a_private_folder_is_made_in_is_private_too(tmp_path: Path) -> None
 def test_the_files_of_the_embedded_valkey_are_for_its_user_alone(tmp_path: Path) -> None:
     data = tmp_path / "valkey"
     (data / "appendonlydir").mkdir(parents=True)
-    (data / "valkey.log").write_text("of an earlier start\n")
+    (data / "appendonlydir" / "old").write_text("of an earlier start\n")
     server = start_valkey(data, free_port())
     try:
         assert len(list(data.rglob("*"))) > 2
