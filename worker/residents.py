@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from crossmodal.errors import BrokerUnavailable, ModelBroken
 from crossmodal.jobs.calls import Steps, call, redis
+from crossmodal.jobs.leases import Leases
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.models import KnownModels, Models
 from crossmodal.jobs.names import loading_key, messages_key, queue_key
@@ -94,6 +95,7 @@ class Residents:
         self._redis = runner
         self._ledger = JobLedger(settings)
         self._models = Models(settings)
+        self._leases = Leases(settings)
         self._workers = Workers(settings)
         self._states = {m.name: State(m, m.said()) for m in serving.read_models()}
         self._wanted = serving.wanted
@@ -323,10 +325,4 @@ class Residents:
     def _claim(self, name: str) -> Steps[bool]:
         """Claim a model for loading, or renew the claim, for a lease; return whether it is held."""
         key = loading_key(self._settings.key_prefix, name)
-        lease_ms = int(self._settings.lease_s * 1_000)
-        if (yield redis.set(key, self._worker, nx=True, px=lease_ms)):
-            return True
-        if (yield redis.get(key)) != self._worker:
-            return False
-        yield redis.set(key, self._worker, px=lease_ms)
-        return True
+        return (yield from self._leases.hold(key, self._worker))

@@ -17,6 +17,8 @@ local function has_place(owner)
   if owner == '' then return true end
   if not places[owner] then
     redis.call('ZREMRANGEBYSCORE', tried_key(owner), '-inf', stamp(t))
+    -- Later claims predate a step back of Redis's clock.
+    redis.call('ZREMRANGEBYSCORE', tried_key(owner), '(' .. stamp(t + claim_s), '+inf')
     places[owner] = max_of_owner - redis.call('ZCARD', tried_key(owner))
   end
   return places[owner] > 0

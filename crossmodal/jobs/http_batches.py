@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from crossmodal.errors import CrossmodalError, JobNotFound, TooManyQueued
 from crossmodal.jobs.batches import Batches
-from crossmodal.jobs.calls import Atomic, Script, Steps, call, redis
+from crossmodal.jobs.calls import Atomic, Steps, call, redis
+from crossmodal.jobs.leases import Leases
 from crossmodal.jobs.ledger import JobLedger
 from crossmodal.jobs.names import RESULTS, http_batch_key, is_job_id
 from crossmodal.jobs.record import Failure
@@ -74,7 +75,7 @@ class HttpBatches:
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.key_prefix
         self._retention_s = settings.retention_s
-        self._lease_s = settings.lease_s
+        self._leases = Leases(settings)
         self._open = f"{self._prefix}:http-batches"
         self._ledger = JobLedger(settings)
         self._batches = Batches(settings, self._ledger)
@@ -165,16 +166,15 @@ class HttpBatches:
     @call
     def lease(self, batch_id: str, who: str) -> Steps[bool]:
         """Acquire or renew the lease of `who` on the batch; return whether `who` holds it."""
-        return bool((yield self._leased(batch_id, who, self._lease_s)))
+        return (yield from self._leases.hold(self._lease(batch_id), who))
 
     @call
     def release(self, batch_id: str, who: str) -> Steps[None]:
         """End the lease of `who` on the batch, if `who` holds it."""
-        yield self._leased(batch_id, who, 0)
+        yield from self._leases.end(self._lease(batch_id), who)
 
-    def _leased(self, batch_id: str, who: str, lease_s: float) -> Script:
-        key = f"{self._key(batch_id)}:lease"
-        return Script("lease_batch", (key,), (self._prefix, batch_id, who, round(1_000 * lease_s)))
+    def _lease(self, batch_id: str) -> str:
+        return f"{self._key(batch_id)}:lease"
 
     def _all(self, owner: str) -> str:
         return f"{self._open}-of:{owner}"

@@ -265,7 +265,9 @@ class JobLedger(JobRecords):
     def requeue(self, job: Job, message: str) -> Steps[bool]:
         """Send a message for a job that has lost its own; False if the job has changed since."""
         sent_at = "" if job.sent_at is None else f"{job.sent_at:.6f}"
-        reply = yield self._on_job("requeue", job.id, job.attempt, sent_at, job.queue, message)
+        lease_s = self._settings.lease_s
+        args = job.attempt, sent_at, job.queue, message, lease_s
+        reply = yield self._on_job("requeue", job.id, *args)
         return bool(reply[0] == "ok")
 
     @call

@@ -51,7 +51,8 @@ class Workers:
     def recent(self) -> Steps[list[WorkerInfo]]:
         """Return the workers that were announced within `lease_s`."""
         now, known = yield from self._known()
-        recent = [w for w in known if now - w.seen_at <= self._settings.lease_s]
+        # One seen in the future was announced before Redis's clock was put back.
+        recent = [w for w in known if abs(now - w.seen_at) <= self._settings.lease_s]
         return sorted(recent, key=lambda worker: worker.name)
 
     @call

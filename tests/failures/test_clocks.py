@@ -1,6 +1,7 @@
 """Clocks that are wrong or are set: live processes go on, hung and dead ones are detected."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,22 @@ from typing import Any
 
 import pytest
 
+from crossmodal.jobs.leases import Leases
 from crossmodal.jobs.ledger import Attempt, JobLedger, NotStarted
 from crossmodal.jobs.message import message_of
-from crossmodal.jobs.names import celery_prefix, leases_key, messages_key, new_job_id
+from crossmodal.jobs.names import (
+    celery_prefix,
+    leases_key,
+    messages_key,
+    new_job_id,
+    webhooks_key,
+    workers_key,
+)
+from crossmodal.jobs.origin import Origin, Webhook
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.submission import Submission
+from crossmodal.jobs.webhooks import MAX_OF_OWNER, Deliveries
+from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
@@ -110,6 +122,62 @@ def test_a_lease_from_before_the_clock_of_redis_was_put_back_keeps_no_job(
         admin.zadd(leases_key(settings.key_prefix), {job_id: admin.time()[0] + HOUR})
         assert not runner.run(ledger.is_leased(job_id))
         assert isinstance(runner.run(ledger.start(job_id, "another")), Attempt)
+
+
+def test_a_job_whose_lease_is_from_before_that_gets_another_message(
+    settings: Settings, admin: Any
+) -> None:
+    ledger, job_id = JobLedger(settings), new_job_id()
+    with Runner(settings) as runner:
+        runner.run(ledger.submit(Submission(job_id, Task("txt2img"), "{}")))
+        runner.run(ledger.start(job_id, "dead"))
+        job = runner.run(ledger.get(job_id))
+        assert not runner.run(ledger.requeue(job, "again"))
+        admin.zadd(leases_key(settings.key_prefix), {job_id: admin.time()[0] + HOUR})
+        assert runner.run(ledger.requeue(job, "again"))
+
+
+def test_a_worker_that_died_before_that_is_not_taken_for_one_that_lives(
+    settings: Settings, admin: Any
+) -> None:
+    """Else the others would not load its models for an hour."""
+    workers = Workers(settings)
+    with Runner(settings) as runner:
+        runner.run(workers.announce("cpu.1@here", queues=[]))
+        assert [one.name for one in runner.run(workers.recent())] == ["cpu.1@here"]
+        said = {"queues": [], "seen_at": admin.time()[0] + HOUR}
+        admin.hset(workers_key(settings.key_prefix), "cpu.1@here", json.dumps(said))
+        assert runner.run(workers.recent()) == []
+
+
+def test_a_lease_is_held_by_one_until_it_ends_or_the_clock_is_put_back(
+    settings: Settings, admin: Any
+) -> None:
+    leases, key = Leases(settings), f"{settings.key_prefix}:lease"
+    with Runner(settings) as runner:
+        assert runner.run(leases.hold(key, "one"))
+        assert runner.run(leases.hold(key, "one"))
+        assert not runner.run(leases.hold(key, "another"))
+        runner.run(leases.end(key, "another"))
+        assert not runner.run(leases.hold(key, "another"))
+        admin.set(key, f"{admin.time()[0] + HOUR} one", ex=7_200)
+        assert runner.run(leases.hold(key, "another"))
+        runner.run(leases.end(key, "another"))
+        assert admin.get(key) is None
+
+
+def test_deliveries_that_were_claimed_before_that_leave_room_for_others(
+    settings: Settings, admin: Any
+) -> None:
+    deliveries, ledger, job_id = Deliveries(settings), JobLedger(settings), new_job_id()
+    hook = Webhook(url="https://receiver.example/hooks", base="https://gateway.example")
+    job = Submission(job_id, Task("txt2img"), "{}", origin=Origin("me", webhook=hook))
+    tried = webhooks_key(settings.key_prefix, "tried:me")
+    admin.zadd(tried, {str(i): admin.time()[0] + HOUR for i in range(MAX_OF_OWNER)})
+    with Runner(settings) as runner:
+        runner.run(ledger.submit(job))
+        runner.run(ledger.cancel(job_id))
+        assert len(runner.run(deliveries.claim_due(10))) == 1
 
 
 @pytest.mark.parametrize("step_s", [HOUR, -HOUR])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from crossmodal.files import write_whole
+from crossmodal.jobs.leases import Leases
 from crossmodal.jobs.names import loading_key, messages_key
 from crossmodal.jobs.record import Failure, JobState, ModelInfo, ServedKind
 from crossmodal.jobs.runners import AsyncRunner, Runner
@@ -105,7 +106,7 @@ def test_a_model_that_another_worker_has_claimed_keeps_no_other_from_being_loade
 ) -> None:
     with Runner(device.settings) as runner:
         key = loading_key(device.settings.key_prefix, "b")
-        runner.redis.set(key, "cpu.2@there")
+        runner.run(Leases(device.settings).hold(key, "cpu.2@there"))
     submit(ledger, "first", "b")
     submit(ledger, "second", "c")
     asyncio.run(device.keep_until(lambda residents: residents.loading == ["c"]))
