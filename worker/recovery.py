@@ -95,10 +95,11 @@ class Recovery(Thread):
         """Yield jobs that have waited for a while, or whose attempt has no lease."""
         with broker_errors(self._settings):
             now = self._redis.time()[0]
-            before = now - 2 * self._settings.lease_s
+            before, after = now - 2 * self._settings.lease_s, now + 2 * self._settings.lease_s
             found = self._head(queue, before)
             running = queue_key(self._settings.key_prefix, queue, "running")
             found += self._redis.zrangebyscore(running, "-inf", before, start=0, num=HEAD)
+            found += self._future(queue, after)
         for job_id in found:
             try:
                 job = self._run(self._ledger.get(job_id))
@@ -111,7 +112,7 @@ class Recovery(Thread):
                     "the record of job %s cannot be read: %d fields are invalid", job_id, wrong
                 )
                 continue
-            if self._is_silent(job, before):
+            if self._is_silent(job, before, after):
                 yield job
 
     def _head(self, queue: str, before: float) -> list[str]:
@@ -144,9 +145,20 @@ class Recovery(Thread):
             if held is None or (expires_at is not None and float(expires_at) <= now)
         ]
 
-    def _is_silent(self, job: Job, before: float) -> bool:
+    def _future(self, queue: str, after: float) -> list[str]:
+        """Return jobs of before Redis's clock was put back, which look young for as long."""
+        queued, running = (
+            queue_key(self._settings.key_prefix, queue, part) for part in ("queued", "running")
+        )
+        waiting, started = (
+            self._redis.zrangebyscore(key, after, "+inf", start=0, num=HEAD)
+            for key in (queued, running)
+        )
+        return [*self._not_held(waiting), *started]
+
+    def _is_silent(self, job: Job, before: float, after: float) -> bool:
         last = max(job.created_at, job.started_at or 0.0, job.sent_at or 0.0)
-        if job.state.is_terminal or job.held or last >= before:
+        if job.state.is_terminal or job.held or before <= last <= after:
             return False
         return not self._run(self._ledger.is_leased(job.id))
 

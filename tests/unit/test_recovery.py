@@ -57,15 +57,15 @@ def submit(ledger: Ledger, owner: str = "", expires_in_s: float | None = None) -
     return job_id
 
 
-def grow_old(settings: Settings, redis: Any, job_id: str) -> None:
-    """Let the job's record be an hour old."""
+def grow_old(settings: Settings, redis: Any, job_id: str, by_s: int = 3_600) -> None:
+    """Let the job's record be an hour old, or so many seconds."""
     key = job_key(settings.key_prefix, job_id)
     for field in ("created_at", "started_at", "sent_at"):
         if found := redis.hget(key, field):
-            redis.hset(key, field, f"{float(found) - 3_600:.6f}")
+            redis.hset(key, field, f"{float(found) - by_s:.6f}")
     for part in ("queued", "running"):
-        redis.zincrby(queue_key(settings.key_prefix, "txt2img", part), -3_600, job_id)
-        redis.zremrangebyscore(queue_key(settings.key_prefix, "txt2img", part), -3_600, -3_600)
+        redis.zincrby(queue_key(settings.key_prefix, "txt2img", part), -by_s, job_id)
+        redis.zremrangebyscore(queue_key(settings.key_prefix, "txt2img", part), -by_s, -by_s)
 
 
 def sent_again(
@@ -82,13 +82,14 @@ def sent_again(
     return [job_of(message.encode()) or "" for message in added]
 
 
+@pytest.mark.parametrize("by_s", [3_600, -3_600], ids=["old", "of before the clock was put back"])
 def test_a_queued_job_without_a_message_gets_one(
-    settings: Settings, ledger: Ledger, redis: Any, txt2img: str
+    settings: Settings, ledger: Ledger, redis: Any, txt2img: str, by_s: int
 ) -> None:
     lost, kept = submit(ledger), submit(ledger)
     redis.rpop(txt2img)  # as a worker that died before it noted what it had taken
     for job_id in (lost, kept):
-        grow_old(settings, redis, job_id)
+        grow_old(settings, redis, job_id, by_s)
     assert sent_again(settings, redis) == [lost]
     assert sent_again(settings, redis) == []
 
