@@ -38,27 +38,32 @@ LONGEST_STEM = 60  # characters, of up to four bytes
 BatchId = Annotated[str, typer.Argument(metavar="ID")]
 
 
+Input = Annotated[Path, typer.Argument(metavar="INPUT.jsonl")]
+Output = Annotated[
+    str,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="OUTPUT.jsonl",
+        help="File for the results, or - for standard output.",
+    ),
+]
+OwnId = Annotated[
+    str | None, typer.Option("--id", help="Id of the batch to resume, or of a new one.")
+]
+OfKind = Annotated[str | None, typer.Option(help="txt2img or img2txt, for lines without a url.")]
+Images = Annotated[
+    Path | None, typer.Option(help="Folder to write pictures to, as CUSTOM_ID-0.png …")
+]
+
+
 @app.command()
 def run(
-    source: Annotated[Path, typer.Argument(metavar="INPUT.jsonl")],
-    out: Annotated[
-        str,
-        typer.Option(
-            "-o",
-            "--out",
-            metavar="OUTPUT.jsonl",
-            help="File for the results, or - for standard output.",
-        ),
-    ],
-    batch_id: Annotated[
-        str | None, typer.Option("--id", help="Id of the batch to resume, or of a new one.")
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="txt2img or img2txt, for lines without a url.")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder to write pictures to, as CUSTOM_ID-0.png …")
-    ] = None,
+    source: Input,
+    out: Output,
+    batch_id: OwnId = None,
+    task: OfKind = None,
+    images: Images = None,
     as_json: Json = False,
 ) -> None:
     """Run a file of requests; write results as they come, in any order.

@@ -21,46 +21,49 @@ from worker.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 
+Devices = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES", help="auto, cpu, or GPUs such as cuda:0,cuda:1; one worker each."
+    ),
+]
+ModelNames = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="Models to serve, separated by commas.", show_default="all"),
+]
+Queues = Annotated[
+    str | None,
+    typer.Option(metavar="NAMES", help="Queues to serve, separated by commas.", show_default="all"),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Max jobs in progress per device; it limits a batch, too, as does "
+        "CROSSMODAL_MAX_BATCH. (24, GPU 32)",
+    ),
+]
+BulkConcurrency = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Max bulk messages in progress per device. (4, GPU 8)"),
+]
+MetricsPort = Annotated[
+    int | None, typer.Option(metavar="N", help="Serve Prometheus metrics at this port. (off)")
+]
+ReadyFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Touched once every device takes jobs.")
+]
+
+
 def worker(
-    devices: Annotated[
-        str,
-        typer.Option(
-            metavar="NAMES", help="auto, cpu, or GPUs such as cuda:0,cuda:1; one worker each."
-        ),
-    ] = "auto",
-    models: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES", help="Models to serve, separated by commas.", show_default="all"
-        ),
-    ] = None,
-    queues: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES", help="Queues to serve, separated by commas.", show_default="all"
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Max jobs in progress per device; it limits a batch, too, as does "
-            "CROSSMODAL_MAX_BATCH. (24, GPU 32)",
-        ),
-    ] = None,
-    bulk_concurrency: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Max bulk messages in progress per device. (4, GPU 8)"
-        ),
-    ] = None,
-    metrics_port: Annotated[
-        int | None, typer.Option(metavar="N", help="Serve Prometheus metrics at this port. (off)")
-    ] = None,
-    ready_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Touched once every device takes jobs.")
-    ] = None,
+    devices: Devices = "auto",
+    models: ModelNames = None,
+    queues: Queues = None,
+    concurrency: Concurrency = None,
+    bulk_concurrency: BulkConcurrency = None,
+    metrics_port: MetricsPort = None,
+    ready_file: ReadyFile = None,
 ) -> None:
     """Serve jobs: a model host and a Celery worker for each device, restarted when they die."""
     with errors_to_exit_status():

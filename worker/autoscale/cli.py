@@ -24,44 +24,51 @@ from worker.metrics import serve
 NOT_AFTER = ("devices", "metrics_port", "ready_file")  # options that this command sets itself
 
 
+Min = Annotated[int, typer.Option("--min", min=0, help="Min workers, kept even without jobs.")]
+Max = Annotated[
+    int | None, typer.Option("--max", min=1, help="Max workers. (one per GPU; 1 on a CPU)")
+]
+TargetWait = Annotated[
+    float, typer.Option("--target-wait", min=0.1, help="Seconds that a job may wait.")
+]
+BulkTargetWait = Annotated[
+    float, typer.Option("--bulk-target-wait", min=0.1, help="The same for a bulk message.")
+]
+Interval = Annotated[
+    float, typer.Option("--interval", min=0.2, help="Seconds between two decisions.")
+]
+Cooldown = Annotated[
+    float,
+    typer.Option("--cooldown", min=1, help="Seconds of lower demand before workers are stopped."),
+]
+Step = Annotated[int, typer.Option(min=1, help="Max workers started by one decision.")]
+Devices = Annotated[
+    str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1; worker k uses the k-th.")
+]
+MetricsPort = Annotated[
+    int | None, typer.Option(help="Serve metrics at this port, those of worker k at port + 1 + k.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the decision for the current queues, and exit.")
+]
+WorkerOptions = Annotated[
+    list[str] | None, typer.Argument(metavar="-- OPTION", help="Options of `crossmodal worker`.")
+]
+
+
 def autoscale(
-    least: Annotated[
-        int, typer.Option("--min", min=0, help="Min workers, kept even without jobs.")
-    ] = 0,
-    most: Annotated[
-        int | None, typer.Option("--max", min=1, help="Max workers. (one per GPU; 1 on a CPU)")
-    ] = None,
-    target_wait_s: Annotated[
-        float, typer.Option("--target-wait", min=0.1, help="Seconds that a job may wait.")
-    ] = 5.0,
-    bulk_target_wait_s: Annotated[
-        float, typer.Option("--bulk-target-wait", min=0.1, help="The same for a bulk message.")
-    ] = 60.0,
-    interval_s: Annotated[
-        float, typer.Option("--interval", min=0.2, help="Seconds between two decisions.")
-    ] = 2.0,
-    cooldown_s: Annotated[
-        float,
-        typer.Option(
-            "--cooldown", min=1, help="Seconds of lower demand before workers are stopped."
-        ),
-    ] = 60.0,
-    step: Annotated[int, typer.Option(min=1, help="Max workers started by one decision.")] = 4,
-    devices: Annotated[
-        str, typer.Option(help="auto, cpu, or GPUs such as cuda:0,cuda:1; worker k uses the k-th.")
-    ] = "auto",
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(help="Serve metrics at this port, those of worker k at port + 1 + k."),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the decision for the current queues, and exit.")
-    ] = False,
+    least: Min = 0,
+    most: Max = None,
+    target_wait_s: TargetWait = 5.0,
+    bulk_target_wait_s: BulkTargetWait = 60.0,
+    interval_s: Interval = 2.0,
+    cooldown_s: Cooldown = 60.0,
+    step: Step = 4,
+    devices: Devices = "auto",
+    metrics_port: MetricsPort = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
-    worker_options: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="-- OPTION", help="Options of `crossmodal worker`."),
-    ] = None,
+    worker_options: WorkerOptions = None,
 ) -> None:
     """Start and stop workers on this machine, so that no job waits longer than it should."""
     with errors_to_exit_status():
