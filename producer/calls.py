@@ -145,16 +145,7 @@ class ClientCalls(Operating):
         `params` is a built object, or the name of a kind whose params are given as `fields`; a
         picture among them is uploaded. Raises what `txt2img` and `img2txt` raise.
         """
-        if isinstance(params, str):
-            params = yield from self._built(kind_named(params), fields)
-        elif fields or not isinstance(params, Params):
-            what = f"{shown(params)} with {', '.join(fields)}" if fields else shown(params)
-            raise InvalidParams(
-                f"params are {what}: give built ones, as Txt2ImgParams(…), or the name of a kind "
-                "with its params by name"
-            )
-        elif isinstance(params, ItemParams):
-            params = yield from self.checked(kind_of(params), dict(params))
+        params = yield from self._params(params, fields)
         if idempotency_key is not None:
             check_text("idempotency_key", idempotency_key)
         check_seconds("expires_in_s", expires_in_s)
@@ -183,6 +174,20 @@ class ClientCalls(Operating):
             )
         )
         return job_id
+
+    def _params(self, params: Params | str, fields: dict[str, Any]) -> Steps[Params]:
+        """Return checked params: built ones, or those of a kind by its name."""
+        if isinstance(params, str):
+            return (yield from self._built(kind_named(params), fields))
+        if fields or not isinstance(params, Params):
+            what = f"{shown(params)} with {', '.join(fields)}" if fields else shown(params)
+            raise InvalidParams(
+                f"params are {what}: give built ones, as Txt2ImgParams(…), or the name of a kind "
+                "with its params by name"
+            )
+        if isinstance(params, ItemParams):
+            return (yield from self.checked(kind_of(params), dict(params)))
+        return params
 
     def _built(self, kind: Kind, fields: dict[str, Any]) -> Steps[ItemParams]:
         """Build the params of a kind, checking them before their picture is uploaded."""

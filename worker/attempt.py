@@ -23,7 +23,6 @@ from crossmodal.errors import (
     ModelBroken,
     ModelHostCrashed,
     ModelHostUnavailable,
-    ModelNotFound,
     TimedOut,
     is_callers_fault,
 )
@@ -33,15 +32,15 @@ from crossmodal.jobs.message import broker_priority, message_for, message_of
 from crossmodal.jobs.models import Models
 from crossmodal.jobs.names import check_job_id
 from crossmodal.jobs.origin import Origin
-from crossmodal.jobs.params import BulkParams, Params, fix_seed, parse_params, recorded, task_of
-from crossmodal.jobs.record import Failure, JobResult, JobState, Timings
+from crossmodal.jobs.params import BulkParams, Params, fix_seed, parse_params, recorded
+from crossmodal.jobs.record import Failure, JobResult, JobState
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.submission import Submission
-from crossmodal.kinds.base import ItemParams, build
+from crossmodal.kinds.base import build
 from crossmodal.kinds.queue import Queue
 from crossmodal.kinds.task import Task
 from crossmodal.machine import is_shortage
-from crossmodal.metrics import job_ended, output_stored
+from crossmodal.metrics import job_ended
 from crossmodal.settings import Settings
 from worker.blobs import Blobs
 from worker.bulk import BulkRun
@@ -50,14 +49,10 @@ from worker.decoders.pool import Decoders
 from worker.decoders.process import DecoderUnavailable
 from worker.delivery import Busy, Delivery, Elsewhere, Ending, Released, Skipped
 from worker.gate import Gate
-from worker.host.client import HostClient
-from worker.host.pipeline import HostRequest
-from worker.host.protocol import Answer
-from worker.hosts import Hosts, NotServed
+from worker.hosts import Hosts
 from worker.items import Items
 from worker.outages import PatientRunner, StoreWatch, is_outage
-from worker.previews import Previews
-from worker.progress import ProgressTeller
+from worker.single import SingleRun
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +84,8 @@ class JobRunner:
         self.hosts = hosts or Hosts.of_settings(settings)
         self._decoders = decoders or Decoders(settings)
         self._blobs = Blobs(settings)
-        self._previews = Previews(self._blobs)
         self._items = Items(settings, self._blobs, self._decoders)
+        self._single = SingleRun(self._blobs, self._items, self.hosts, self._hasty, self._ledger)
         self._bulk = BulkRun(settings, self._blobs, self._items, self.hosts)
         self._store = StoreWatch(self._blobs, gate or Gate())
         self._in_hand = InHand(self._hasty, self._ledger)
@@ -98,7 +93,7 @@ class JobRunner:
     async def close(self) -> None:
         self._in_hand.close()
         self._store.close()
-        await self._previews.close()
+        await self._single.close()
         self._blobs.close()
         await self._decoders.close()
         await self.hosts.close()
@@ -297,62 +292,7 @@ class JobRunner:
             async with token.held():
                 if task.is_bulk:
                     return await self._bulk.run(token, build(BulkParams, attempt.params))
-                return await self._single(token, task)
-
-    async def _single(self, token: CancelToken, task: Task) -> JobResult:
-        begun, raw = time.monotonic(), token.attempt.params
-        try:
-            host = self.hosts.of(Queue(task, raw.get("model")))
-        except NotServed as e:
-            raise ModelNotFound(
-                f"the model {raw.get('model')} is no longer the default model: "
-                "submit the request again"
-            ) from e
-        params = build((await host.info()).params_of(task.kind), raw)
-        image = await self._items.image(params, host)
-        with tracing.span("infer", kind="client"):
-            answer = await self._infer(token, host, task, HostRequest(params, image))
-        with tracing.span("store"):
-            return await self._blobs.call(self._result, token, params, answer, begun)
-
-    async def _infer(
-        self, token: CancelToken, host: HostClient, task: Task, request: HostRequest
-    ) -> Answer:
-        """Return a host's answer, and report progress meanwhile. Raises the host's error."""
-        previews = self._previews.of(token.attempt)
-        progress = ProgressTeller(self._hasty, self._ledger, token.attempt, previews)
-        try:
-            [answer] = await self._items.infer(token, host, task, [request], progress=progress)
-            if isinstance(answer, CrossmodalError):
-                raise answer
-            await progress.flush()
-        finally:
-            self._previews.end(previews)
-        return answer
-
-    def _result(
-        self, token: CancelToken, params: ItemParams, answer: Answer, begun: float
-    ) -> JobResult:
-        """Store the output, and return the job's result."""
-        attempt, task = token.attempt, task_of(params)
-        stored_from = time.monotonic()
-        made = self._items.store(token, params, answer)
-        self._blobs.put_captions(attempt, answer.captions)
-        store_s = time.monotonic() - stored_from
-        output_stored(task, store_s)
-        return JobResult(
-            **made,
-            job=attempt.job,
-            task=task,
-            params=params.model_dump(mode="json", exclude={"metadata"}),
-            model=answer.model,
-            bundle_version=answer.bundle_version,
-            repeatable=answer.repeatable,
-            timings=_timings(attempt, answer, store_s, time.monotonic() - begun),
-            batch_size=answer.batch_size,
-            attempt=attempt.number,
-            metadata=params.metadata,
-        )
+                return await self._single.run(token, task)
 
 
 def _internal(error: Exception) -> CrossmodalError:
@@ -382,17 +322,6 @@ def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:
         # A failure that lasts for hours is no outage: this job's picture may be the cause.
         return attempt.number - attempt.counted >= MAX_OUTAGES
     return not isinstance(error, ModelHostUnavailable)
-
-
-def _timings(attempt: Attempt, answer: Answer, store_s: float, run_s: float) -> Timings:
-    # Waiting is timed by Redis's clock, running by this machine's: never subtract them.
-    return Timings(
-        queued_s=round(attempt.queued_s, 6),
-        batch_wait_s=round(answer.batch_wait_s, 6),
-        inference_s=round(answer.inference_s, 6),
-        store_s=round(store_s, 6),
-        total_s=round(attempt.queued_s + run_s, 6),
-    )
 
 
 def _measure(task: Task, attempt: Attempt, ending: Ending, run_s: float) -> None:

@@ -7,9 +7,9 @@ crossmodal train all --dataset coco:/data/coco --out runs/coco --minutes 600 --s
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -144,42 +144,37 @@ def train(
         check(options, out, stages, resume)
         data = _opened(dataset, side or 0)
         check_decoder(options, data)
-        check_start(Run(data, out, Budget(), seed, lambda *_: None, options), stages)
+        run = Run(data, out, Budget(), seed, lambda *_: None, options, resume, checkpoint_every_s)
+        check_start(run, stages)
         _make(out)
         done = [s for s in stages if resume and _is_done(out, s)]
-        judging = Judging.of(judged, minutes)
         budgets = {s: _budget(s, what, minutes, steps) for s in stages if s not in done}
         for stage in done:
             note(f"{stage} is done already; remove {out / STAGES[stage].made} to repeat it")
         if not budgets and _is_judged(out):
             say(how_to_serve(out))
             return
+        judging = Judging.of(judged, minutes)
         note(plan(budgets, "" if missing(out, stages) else judging.said(data)))
-        if not resume:
-            _begin(out, stages)
-        if "word2vec" not in budgets:
-            tell_coverage(out, data, seed)
-        with _told_to_stop() as is_stopped:
-            for stage, budget in budgets.items():
-                with _reported(stage, as_json) as report:
-                    _train(
-                        stage,
-                        Run(
-                            data,
-                            out,
-                            budget,
-                            seed,
-                            report,
-                            options,
-                            resume,
-                            checkpoint_every_s,
-                            is_stopped,
-                        ),
-                    )
-                _begun(out, stage).unlink(missing_ok=True)
-                if stage == "word2vec":
-                    tell_coverage(out, data, seed)
+        _train_all(run, stages, budgets, as_json)
         _judge_and_seal(out, name, data, judging, as_json)
+
+
+def _train_all(
+    run: Run, stages: Sequence[str], budgets: Mapping[str, Budget], as_json: bool
+) -> None:
+    """Train stages that are not done, one after the other, until Ctrl-C or SIGTERM."""
+    if not run.resume:
+        _begin(run.out, stages)
+    if "word2vec" not in budgets:
+        tell_coverage(run.out, run.data, run.seed)
+    with _told_to_stop() as is_stopped:
+        for stage, budget in budgets.items():
+            with _reported(stage, as_json) as report:
+                _train(stage, replace(run, budget=budget, report=report, is_stopped=is_stopped))
+            _begun(run.out, stage).unlink(missing_ok=True)
+            if stage == "word2vec":
+                tell_coverage(run.out, run.data, run.seed)
 
 
 def _stages(what: str) -> tuple[str, ...]:
