@@ -7,7 +7,7 @@ store is unavailable, a worker takes no messages: jobs would only run in vain.
 import asyncio
 import logging
 import time
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from crossmodal.errors import (
     BlobDamaged,
@@ -19,8 +19,10 @@ from crossmodal.errors import (
 )
 from crossmodal.jobs.calls import Call
 from crossmodal.jobs.runners import AsyncRunner
-from worker.blobs import Blobs
 from worker.gate import Gate
+
+if TYPE_CHECKING:  # it needs NumPy, which Flower lacks
+    from worker.blobs import Blobs
 
 T = TypeVar("T")
 AGAIN_S = 0.5
@@ -59,7 +61,7 @@ class PatientRunner:
 class StoreWatch:
     """Closes the gate when the object store fails, and opens it once it answers; one per worker."""
 
-    def __init__(self, blobs: Blobs, gate: Gate) -> None:
+    def __init__(self, blobs: "Blobs", gate: Gate) -> None:
         self._blobs = blobs
         self._gate = gate
         self._checking: asyncio.Task[None] | None = None

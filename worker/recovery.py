@@ -25,6 +25,7 @@ from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.queue import Queue
 from crossmodal.settings import Settings
+from worker.notices import Lasting
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +62,17 @@ class Recovery(Thread):
 
     def run(self) -> None:
         never = Event()
+        outage = Lasting(
+            log,
+            "the recovery of lost messages is skipped for now: %s",
+            "lost messages are recovered again",
+        )
         while not never.wait(self._settings.lease_s):
             try:
                 self.recover()
+                outage.note_success()
             except BrokerUnavailable as e:
-                log.warning("the recovery of lost messages is skipped for now: %s", e)
+                outage.warn(e)
             except Exception:  # the next pass may succeed
                 log.exception("internal error in the recovery of lost messages")
 

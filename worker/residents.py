@@ -21,6 +21,7 @@ from crossmodal.jobs.record import Failure, ModelInfo, QueueStatus, WorkerInfo
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
+from worker.notices import Lasting
 from worker.serving import ServedModel, Serving
 from worker.switch import Resident, Switch, choose
 
@@ -163,6 +164,7 @@ class Residents:
 
     async def keep(self, on_look: Callable[[], None], drains: Callable[[], bool]) -> None:
         """Poll forever. A draining worker switches no model, and renews no claim on one."""
+        outage = Lasting(log, "models are not switched for now: %s", "models are switched again")
         while True:
             try:
                 self.look()
@@ -172,8 +174,9 @@ class Residents:
                 else:
                     await self._go_on()
                     on_look()
+                    outage.note_success()
             except BrokerUnavailable as e:
-                log.warning("models are not switched for now: %s", e)
+                outage.warn(e)
             except Exception:  # keep polling: else no model would be switched again
                 log.exception("internal error in switching models")
             await asyncio.sleep(LOOK_S)

@@ -1,7 +1,8 @@
 """Idle connections to Redis: TCP keepalive, and a reconnect after a long idle time.
 
 A NAT, a firewall or a proxy drops connections that are idle for some minutes. A command on a
-dropped connection gets no reply, and its sender waits until the timeout.
+dropped connection gets no reply, and its sender waits until the timeout. A NAT that has
+lost its state, as by a restart, has dropped them all: a call that fails closes its pool's.
 """
 
 import asyncio
@@ -18,6 +19,8 @@ from redis.sentinel import SentinelManagedConnection
 
 from crossmodal.settings import Settings
 
+# The errors of calls after which other connections may not work either.
+LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 PROBES = 3  # unanswered keepalive probes before the system drops a connection
 
 
@@ -27,6 +30,25 @@ def keepalive(settings: Settings) -> dict[str, Any]:
     names = {"TCP_KEEPIDLE": seconds, "TCP_KEEPINTVL": seconds, "TCP_KEEPCNT": PROBES}
     options = {getattr(socket, n): value for n, value in names.items() if hasattr(socket, n)}
     return {"socket_keepalive": True, "socket_keepalive_options": options}
+
+
+def close_idle(pool: Any) -> None:
+    """Close the idle connections of a pool, and those to the Sentinels that it asks."""
+    pool.disconnect(inuse_connections=False)
+    for sentinel in _sentinels(pool):
+        sentinel.connection_pool.disconnect(inuse_connections=False)
+
+
+async def close_idle_async(pool: Any) -> None:
+    """The same for an event loop; without waiting, in which others could take the connections."""
+    for one in (pool, *(sentinel.connection_pool for sentinel in _sentinels(pool))):
+        for connection in tuple(one._available_connections):
+            await connection.disconnect(nowait=True)
+
+
+def _sentinels(pool: Any) -> Any:
+    manager = getattr(pool, "sentinel_manager", None)
+    return manager.sentinels if manager else ()
 
 
 class _Replaced:

@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 
 from redis.exceptions import NoScriptError, RedisError
 
+from crossmodal.jobs import idle
 from crossmodal.jobs.calls import Atomic, Blocking, Call, Pause, Step, Waiting
 from crossmodal.jobs.connection import connect, connect_async, translated
 from crossmodal.jobs.together import Sent, Together, filled, of_unknown_scripts, text_of, written
@@ -37,6 +38,8 @@ class Runner:
             try:
                 given, go_on = self._reply(step), steps.send
             except Exception as e:  # noqa: BLE001 - the call may know what to do
+                if isinstance(e, idle.LOST):
+                    idle.close_idle(self.redis.connection_pool)
                 given, go_on = _foreign(e, self._settings), steps.throw
 
     def __enter__(self) -> Self:
@@ -114,6 +117,8 @@ class AsyncRunner:
             try:
                 given, go_on = await self._reply(step), steps.send
             except Exception as e:  # noqa: BLE001 - the call may know what to do
+                if isinstance(e, idle.LOST):
+                    await self._close_idle()
                 given, go_on = _foreign(e, self._settings), steps.throw
 
     async def close(self) -> None:
@@ -123,6 +128,12 @@ class AsyncRunner:
             await connected.settle()
             self._connected.pop(asyncio.get_running_loop(), None)
             await connected.kept.aclose()
+
+    async def _close_idle(self) -> None:
+        """Close this loop's idle connections, unless they have been closed meanwhile."""
+        connected = self._connected.get(asyncio.get_running_loop())
+        if connected is not None:
+            await idle.close_idle_async(connected.redis.connection_pool)
 
     async def _reply(self, step: Step) -> Any:
         connected = self._connected.get(asyncio.get_running_loop()) or await self._open()

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from crossmodal.errors import BrokerUnavailable
 from crossmodal.jobs.acl import Role
+from crossmodal.jobs.runners import AsyncRunner, Runner
+from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, load_settings
 from producer import AsyncClient, Client
 from tests.chaos.proxy import Behaviour, Proxy
@@ -164,3 +167,43 @@ def test_the_heartbeat_goes_on_while_remote_control_is_silent_and_warm(
     until(beat.exists, WAIT_S)
     before = beat.stat().st_mtime
     until(lambda: beat.stat().st_mtime > before + 3 * IDLE_S, WAIT_S, "the heartbeat")
+
+
+def test_one_call_pays_for_a_nat_that_has_lost_its_state(server: Server, tmp_path: Path) -> None:
+    """Its failure closes the idle connections, which are as dead as its own."""
+    with between(server, Role.PRODUCER, tmp_path) as (proxy, settings):
+        patient = settings.model_copy(update={"max_idle_s": 300.0, "connect_timeout_s": 2.0})
+        with Runner(patient) as runner:
+            pool = runner.redis.connection_pool
+            for one in [pool.get_connection() for _ in range(3)]:
+                pool.release(one)
+            proxy.forget()
+            with pytest.raises(BrokerUnavailable, match="did not answer"):
+                runner.run(Workers(settings).recent())
+            held = [pool.get_connection() for _ in range(3)]  # all that are in the pool
+            for one in held:
+                one.send_command("PING")
+            assert [one.read_response() for one in held] == ["PONG"] * 3
+
+
+async def asked_after_a_loss(server: Server, tmp_path: Path) -> list[object]:
+    with between(server, Role.PRODUCER, tmp_path) as (proxy, settings):
+        patient = settings.model_copy(update={"max_idle_s": 300.0, "connect_timeout_s": 2.0})
+        runner = AsyncRunner(patient)
+        await runner.run(Workers(settings).recent())
+        pool = runner.redis.connection_pool
+        for one in [await pool.get_connection() for _ in range(3)]:
+            await pool.release(one)
+        await asyncio.to_thread(proxy.forget)
+        with pytest.raises(BrokerUnavailable, match="did not answer"):
+            await runner.run(Workers(settings).recent())
+        held = [await pool.get_connection() for _ in range(3)]
+        for one in held:
+            await one.send_command("PING")
+        answers = [await one.read_response() for one in held]
+        await runner.close()
+        return answers
+
+
+def test_so_does_one_asynchronous_call(server: Server, tmp_path: Path) -> None:
+    assert asyncio.run(asked_after_a_loss(server, tmp_path)) == ["PONG"] * 3

@@ -1,6 +1,8 @@
 """Redis answers with a temporary error: an outage, for workers and for clients."""
 
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -20,11 +22,23 @@ from tests.servers import Server, start_server
 from tests.toys import toy_worker
 from tests.waiting import until
 from tests.workers import environment, running_worker
+from worker.beat import heard
 from worker.health import Health, examine
+from worker.notices import SAY_AGAIN_S
 
 WAIT_S = 60
 HELD = 2
 LEASE_S = 4
+HEARTBEAT_S = 10
+NOTICES = {  # of what lasts, and of its end
+    "leases are not renewed": "leases are renewed again",
+    "models are not switched for now": "models are switched again",
+    "lost messages is skipped for now": "lost messages are recovered again",
+    "not acknowledged yet": "all messages of ended jobs are acknowledged",
+    "are not redelivered for now": "messages of dead workers are redelivered again",
+    "refuses to deliver messages for now": "Redis delivers messages again",
+    "does not answer on the connection for messages": "answers again on the connection for",
+}
 PASSING = {
     "READONLY": "READONLY You can't write against a read only replica.",
     "MISCONF": "MISCONF Errors writing to the AOF file: No space left on device",
@@ -50,6 +64,18 @@ class Stack:
         self.admin = admin
         self.client = client
         self.folder = folder
+
+    @property
+    def connected(self) -> set[str]:
+        """The ids of the worker's connections."""
+        clients = self.admin.client_list()
+        return {one["id"] for one in clients if one["name"].startswith("crossmodal:worker")}
+
+    @property
+    def health(self) -> Health:
+        settings = load_settings(run_dir=self.folder / "run", heartbeat_s=HEARTBEAT_S)
+        [health] = examine(settings)
+        return health
 
     @property
     def log(self) -> str:
@@ -112,6 +138,11 @@ class Stack:
 
         return ended
 
+    def hung(self) -> Callable[[], object]:
+        """Stop its process, whose connections the kernel keeps."""
+        self.server.child.send(signal.SIGSTOP)
+        return lambda: self.server.child.send(signal.SIGCONT)
+
     def full(self) -> Callable[[], object]:
         self.admin.config_set("maxmemory", 1)
         return lambda: self.admin.config_set("maxmemory", 0)
@@ -131,6 +162,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         "CROSSMODAL_LOG_LEVEL": "INFO",
         "CROSSMODAL_LEASE_S": str(LEASE_S),
         "CROSSMODAL_SWEEP_S": "1",
+        "CROSSMODAL_HEARTBEAT_S": str(HEARTBEAT_S),
     }
     with (
         server.admin() as admin,
@@ -148,27 +180,32 @@ def refusing(stack: Stack, how: str) -> Iterator[None]:
         yield
 
 
+def lasting(what: Callable[[], bool], seconds: float) -> None:
+    """Wait until something is so, and until that is some time ago."""
+    until(what, WAIT_S, "the outage")
+    since = time.monotonic()
+    until(lambda: time.monotonic() - since > seconds, WAIT_S)
+
+
 QUICK = pytest.mark.quick
+REFUSALS = [
+    pytest.param("replica", marks=QUICK),
+    "stale_replica",
+    "too_few_replicas",
+    "unsaved",
+    "busy",
+    "full",
+]
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        pytest.param("replica", marks=QUICK),
-        "stale_replica",
-        "too_few_replicas",
-        "unsaved",
-        "busy",
-        "full",
-    ],
-)
+@pytest.mark.parametrize("how", [*REFUSALS, "hung"])
 def test_a_worker_outlasts_a_redis_that_refuses(stack: Stack, how: str) -> None:
     """For longer than a lease: no attempt is used up, no job waits for its lease to end."""
     before = len(stack.log)
     running = [stack.client.txt2img("a painter", seed=i) for i in range(HELD)]
     until(lambda: all(job.status().state == "running" for job in running), WAIT_S)
     with refusing(stack, how):
-        until(lambda: stack.log[before:].count("not renewed") > LEASE_S, WAIT_S, "the refusal")
+        lasting(lambda: stack.health.waits_for != "", LEASE_S + 1)
     after = stack.client.txt2img("a circle")
     after.result(timeout_s=WAIT_S)
     for job in running:
@@ -182,17 +219,41 @@ def test_a_worker_outlasts_a_redis_that_refuses(stack: Stack, how: str) -> None:
 
 @pytest.mark.quick
 def test_a_worker_that_is_refused_messages_is_live_and_not_ready(stack: Stack) -> None:
-    settings = load_settings(run_dir=stack.folder / "run")
-
-    def seen() -> Health:
-        [health] = examine(settings)
-        return health
-
     with refusing(stack, "replica"):
-        until(lambda: "read only replica" in seen().waits_for, WAIT_S, "the reason")
-        assert seen().live
-        assert not seen().ready
-    until(lambda: seen().ready, WAIT_S, "the end of the refusal")
+        until(lambda: "read only replica" in stack.health.waits_for, WAIT_S, "the reason")
+        assert stack.health.live
+        assert not stack.health.ready
+    until(lambda: stack.health.ready, WAIT_S, "the end of the refusal")
+
+
+@pytest.mark.parametrize("how", ["unsaved", "busy", "full", "hung"])
+def test_a_worker_is_live_and_says_little_however_long_an_outage_lasts(
+    stack: Stack, how: str
+) -> None:
+    """It is longer than a heartbeat, though Celery's loop may wait for Redis all the time."""
+    until(lambda: stack.health.ready, WAIT_S)
+    before, begun = len(stack.log), time.monotonic()
+    with refusing(stack, how):
+        stack_says = {"unsaved": "MISCONF", "busy": "BUSY", "full": "maxmemory", "hung": "answer"}
+        until(lambda: stack_says[how] in stack.health.waits_for, WAIT_S, "the reason")
+        since = time.monotonic()
+        states: set[tuple[bool, bool]] = set()
+
+        def is_over() -> bool:
+            states.add((stack.health.live, stack.health.ready))
+            return time.monotonic() - since > 2 * HEARTBEAT_S
+
+        until(is_over, WAIT_S)
+    assert states == {(True, False)}
+    until(lambda: stack.health.ready, WAIT_S, "the end of the outage")
+    stack.client.txt2img("a circle").result(timeout_s=WAIT_S)
+    said, most = stack.log[before:], 1 + (time.monotonic() - begun) // SAY_AGAIN_S
+    counts = {notice: said.count(notice) for notice in NOTICES}
+    assert max(counts.values()) <= most
+    for notice, count in counts.items():
+        if count:
+            until(lambda end=NOTICES[notice]: end in stack.log[before:], WAIT_S, NOTICES[notice])  # type: ignore[misc]
+    assert "killing it" not in stack.log[before:]
 
 
 def test_a_worker_whose_connections_end_while_redis_refuses_waits_until_it_takes_writes(
@@ -201,10 +262,10 @@ def test_a_worker_whose_connections_end_while_redis_refuses_waits_until_it_takes
     before = len(stack.log)
     with refusing(stack, "replica"):
         for _ in range(3):
+            known = stack.connected
             stack.admin.client_kill_filter(_type="normal", skipme=True)
             stack.admin.client_kill_filter(_type="pubsub")
-            at = len(stack.log)
-            until(lambda at=at: "leases are not renewed" in stack.log[at:], WAIT_S)  # type: ignore[misc]
+            until(lambda known=known: bool(stack.connected - known), WAIT_S, "another connection")  # type: ignore[misc]
     stack.client.txt2img("a circle").result(timeout_s=WAIT_S)
     assert stack.log[before:].count("Trying to re-establish") <= 3
     assert "Frequent restarts" not in stack.log[before:]
@@ -222,13 +283,18 @@ def test_a_worker_outlasts_whatever_is_said_in_place_of_redis(tmp_path: Path, co
     with (
         server.admin() as admin,
         toy_worker(
-            settings, admin, tmp_path / "toys", CELERY_BROKER_URL=url, CROSSMODAL_SWEEP_S="1"
+            settings,
+            admin,
+            tmp_path / "toys",
+            CELERY_BROKER_URL=url,
+            CROSSMODAL_SWEEP_S="1",
+            CROSSMODAL_HEARTBEAT_FILE=str(tmp_path / "beat"),
         ) as toys,
     ):
         toys.inspect("ping")
         proxy.behaviour.says = PASSING[code]
         proxy.reset()
-        until(lambda: toys.log.count("leases are not renewed") > LEASE_S, WAIT_S, "the refusal")
+        lasting(lambda: bool(heard(tmp_path / "beat")), LEASE_S)
         proxy.behaviour.says = ""
         proxy.reset()
         assert toys.inspect("ping") == {"ok": "pong"}

@@ -97,7 +97,7 @@ def test_a_broker_that_is_away_for_long_is_still_tried_every_few_seconds(
             raise error
 
     monkeypatch.setattr("kombu.utils.functional.sleep", lambda wait_s: None)
-    monkeypatch.setattr("worker.celery.broker.SAY_AGAIN_S", 0.0)
+    monkeypatch.setattr("worker.notices.SAY_AGAIN_S", 0.0)
     away = own.model_copy(update={"broker_url": SecretStr(f"redis://127.0.0.1:{free_port()}/0")})
     with celery_app(away) as app, pytest.raises(OperationalError):
         app.connection_for_read().ensure_connection(tried)

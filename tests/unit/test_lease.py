@@ -15,6 +15,7 @@ from crossmodal.jobs.names import celery_prefix
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
+from worker.beat import heard
 from worker.celery.lanes import Lanes
 from worker.celery.lease import SILENT_S, Lease, beat
 
@@ -112,5 +113,36 @@ def test_the_heartbeat_is_of_both_loops(
     pool: Any = SimpleNamespace(
         loop=SimpleNamespace(turned_at=now - turned), lanes=Lanes(), goes_on=lambda: True
     )
-    beat(channel, pool, tmp_path / "beat")
+    assert beat(channel, pool, tmp_path / "beat") is beats
     assert (tmp_path / "beat").exists() is beats
+
+
+@pytest.mark.parametrize(
+    ("outage", "silent_s", "drains", "says"),
+    [
+        ("Redis is away", 9, False, "Redis is away"),
+        ("Redis is away", 1, False, None),
+        ("", 9, False, None),
+        ("", 9, True, ""),
+    ],
+    ids=["an outage", "Celery's loop turns", "deaf while Redis answers", "drains"],
+)
+def test_the_jobs_loop_beats_when_celery_waits_for_redis_and_not_when_it_is_deaf(
+    settings: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outage: str,
+    silent_s: float,
+    drains: bool,
+    says: str | None,
+) -> None:
+    monkeypatch.setattr(state, "should_stop", 0 if drains else None)
+    own = settings.model_copy(update={"heartbeat_file": tmp_path / "beat"})
+
+    async def beaten() -> None:
+        async with leasing(own, Lanes()) as lease:
+            lease.outage, lease.beaten_at = outage, time.monotonic() - silent_s
+            lease.beat_instead()
+
+    asyncio.run(beaten())
+    assert heard(tmp_path / "beat") == says

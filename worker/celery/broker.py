@@ -5,8 +5,6 @@ the keys that are set here. None of these shows a password: a worker sends its c
 connection details to any remote control client, and Flower shows them.
 """
 
-import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,11 +20,11 @@ from crossmodal.jobs.connection import (
 )
 from crossmodal.jobs.names import celery_prefix
 from crossmodal.settings import Settings
+from worker.notices import Pace
 
 REDIS_SCHEMES = ("redis://", "rediss://", "sentinel://")
 STEP_S = 0.25
 MAX_WAIT_S = 1.0  # max wait between two tries of a broker that is away; kombu's is 30 s
-SAY_AGAIN_S = 30.0
 
 
 class Connection(kombu.Connection):
@@ -50,13 +48,11 @@ class Connection(kombu.Connection):
 
 
 def _now_and_then(errback: Callable[..., Any]) -> Callable[..., None]:
-    """Return an errback that skips an error it has passed on in the last half minute."""
-    said: dict[str, float] = {}
+    """Return an errback that passes an error on at most twice a minute."""
+    pace = Pace()
 
     def told(error: Exception, wait_s: float) -> None:
-        now, text = time.monotonic(), str(error)
-        if now - said.get(text, -math.inf) >= SAY_AGAIN_S:
-            said[text] = now
+        if pace.allows():
             errback(error, wait_s)
 
     return told

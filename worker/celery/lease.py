@@ -6,8 +6,9 @@ may run for hours, and a dead worker's messages come back within a lease. The le
 for each running attempt, by which a second delivery tells a live attempt from a dead one.
 
 The heartbeat file shows that this worker lives: it is touched while Celery's loop consumes and the
-jobs' loop turns. Like `worker/celery/transport.py` this depends on kombu's internals; a test fails
-when those change.
+jobs' loop turns. In an outage of Redis, Celery's loop waits inside kombu; then the jobs' loop
+touches the file, for as long as its own calls to Redis fail as well. Like
+`worker/celery/transport.py` this depends on kombu's internals; a test fails when those change.
 """
 
 import asyncio
@@ -38,6 +39,8 @@ from worker.celery.models import ModelsStep, drains
 from worker.celery.pool import CoroutinePool
 from worker.celery.predecessor import give_back
 from worker.celery.strays import Strays
+from worker.notices import Lasting
+from worker.outages import may_pass
 from worker.recovery import Recovery
 from worker.residents import Residents
 from worker.serving import served_alone
@@ -78,19 +81,25 @@ class Lease:
         self._clock_ahead_s = math.nan  # Redis's clock minus the monotonic one
         self._parent = os.getppid()
         self._orphan_since = time.monotonic()
+        self.outage = ""  # why Redis renews no lease
+        self.beaten_at = time.monotonic()  # when Celery's loop last touched the heartbeat
         self.qos: Any = None  # kombu's record of unacknowledged messages, one per connection
 
     async def keep(self) -> None:
         """Renew for ever, the first time at once, which announces the worker."""
+        said = Lasting(log, "leases are not renewed: %s", "leases are renewed again")
         while True:
             try:
                 self._end_orphan()
-                self._beat_while_draining()
                 await self._renew()
+                self.outage = ""
+                said.note_success()
             except BrokerUnavailable as e:
                 self._well_since = math.inf
-                log.warning("leases are not renewed: %s", e)
+                self.outage = str(e) if may_pass(e) else ""
+                said.warn(e)
             except Exception:  # without renewals every job of the worker would run twice
+                self.outage = ""
                 log.exception("internal error; leases are renewed again in a moment")
             await asyncio.sleep(self._settings.sweep_s)
 
@@ -111,10 +120,21 @@ class Lease:
             )
             os.killpg(os.getpgrp(), signal.SIGKILL)
 
-    def _beat_while_draining(self) -> None:
-        """Touch the heartbeat of a worker that drains: it no longer consumes, and is still well."""
+    async def keep_beating(self) -> None:
+        """Touch the heartbeat while Celery's loop cannot, for ever."""
+        while True:
+            self.beat_instead()
+            await asyncio.sleep(BEAT_S)
+
+    def beat_instead(self) -> None:
+        """Touch the heartbeat of a worker that drains, or whose Celery waits for an absent Redis.
+
+        One that consumes nothing while Redis answers this loop is deaf, and has no heartbeat.
+        """
         if drains():
             _touch(self._settings.heartbeat_file)
+        elif self.outage and time.monotonic() - self.beaten_at >= SILENT_S:
+            _touch(self._settings.heartbeat_file, self.outage)
 
     def may_sweep(self, redis_s: float) -> bool:
         """Return whether all live workers could renew their leases since Redis was away.
@@ -243,6 +263,7 @@ class LeaseStep(bootsteps.StartStopStep):
         lease.qos = qos
         consumer.pool.loop.at_end(lease.close)
         consumer.pool.loop.begin(lease.keep())
+        consumer.pool.loop.begin(lease.keep_beating())
         Recovery(settings, queues, consumer.app.runner).start()
         return lease
 
@@ -250,10 +271,12 @@ class LeaseStep(bootsteps.StartStopStep):
         if self._lease is not None:
             qos.sweep(MAX_AT_ONCE, self._lease.may_sweep)
 
-    def _beat(self, *what: Any) -> None:
+    def _beat(self, channel: Any, pool: CoroutinePool, file: Path | None) -> None:
         if time.monotonic() >= self._beat_due:
             self._beat_due = time.monotonic() + BEAT_S
-            beat(*what)
+            lease = self._lease
+            if lease is not None and beat(channel, pool, file, lease.outage):
+                lease.beaten_at = time.monotonic()
 
     def stop(self, consumer: Any) -> None:
         consumer.hub.on_tick.discard(self._on_tick)
@@ -261,15 +284,21 @@ class LeaseStep(bootsteps.StartStopStep):
             timer.cancel()
 
 
-def beat(channel: Any, pool: CoroutinePool, file: Path | None) -> None:
-    """Touch the heartbeat file if both loops turn, messages are consumed and due jobs run."""
+def beat(channel: Any, pool: CoroutinePool, file: Path | None, outage: str = "") -> bool:
+    """Touch the heartbeat file if both loops turn, messages are consumed and due jobs run.
+
+    Return whether that is so. `outage` is why no lease is renewed: a Redis that is full delivers
+    messages, and refuses to note them.
+    """
     now = time.monotonic()
     is_asked = channel.has_room and channel.active_queues  # there are no queues between two models
     takes = now - channel.shared.polled_at < SILENT_S or not is_asked
     turns = now - pool.loop.turned_at < SILENT_S
     hears = channel.connection.cycle.silent_s < channel.health_check_interval + MUTE_S
-    if takes and turns and hears and pool.goes_on():
-        _touch(file, pool.lanes.gate.why or channel.refusal)
+    is_well = takes and turns and hears and pool.goes_on()
+    if is_well:
+        _touch(file, pool.lanes.gate.why or channel.refusal or outage)
+    return is_well
 
 
 def _touch(file: Path | None, waits_for: str = "") -> None:

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 from crossmodal.errors import CrossmodalError
 from worker.celery.broadcast import BroadcastChannel
 from worker.celery.lanes import Lanes
+from worker.notices import Lasting
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,31 @@ class Shared:
     pools: dict[str, Any] = field(default_factory=dict)
     ticks: set[Any] = field(default_factory=set)
     polled_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.refused = Lasting(
+            log, "Redis refuses to deliver messages for now: %s", "Redis delivers messages again"
+        )
+        self.deaf = Lasting(
+            log,
+            "Redis does not answer on the connection for messages",
+            "Redis answers again on the connection for messages",
+        )
+        self.uncontrolled = Lasting(
+            log,
+            "Redis does not answer on the connection for remote control",
+            "Redis answers again on the connection for remote control",
+        )
+        self.not_acknowledged = Lasting(
+            log,
+            "%d messages are not acknowledged yet: %s",
+            "all messages of ended jobs are acknowledged",
+        )
+        self.not_swept = Lasting(
+            log,
+            "messages of dead workers are not redelivered for now: %s",
+            "messages of dead workers are redelivered again",
+        )
 
 
 class Polled(BroadcastChannel):
@@ -99,15 +125,17 @@ class Polled(BroadcastChannel):
         """Replace connections that missed their deadline; ping one that is silent."""
         now = time.monotonic()
         if now > self._answer_due and not _has_come(self.client.connection):
-            log.warning("Redis does not answer on the connection for messages")
+            self.shared.deaf.warn()
             self._hang_up()
         if not self._in_listen or self.silent_s <= self.health_check_interval:
             self._pong_due = math.inf
+            if self._in_listen:
+                self.shared.uncontrolled.note_success()
         elif self._pong_due == math.inf:
             self._pong_due = now + self.patience_s
             self.subclient.check_health()
         elif now > self._pong_due and not _has_come(self.subclient.connection):
-            log.warning("Redis does not answer on the connection for remote control")
+            self.shared.uncontrolled.warn()
             self._listen_anew()
 
     @property

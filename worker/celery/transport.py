@@ -177,7 +177,10 @@ class CheckedChannel(Polled):
             self._hang_up()
             return None
         self.shared.polled_at = time.monotonic()
+        self.shared.deaf.note_success()
         self.refusal = ""
+        if not reply:  # a message may be refused yet, as when Redis is full
+            self.shared.refused.note_success()
         return reply
 
     def _put_off(self, error: RedisError) -> None:
@@ -185,8 +188,7 @@ class CheckedChannel(Polled):
 
         It is no reason to end, nor for Celery to restart its consumer.
         """
-        if str(error) != self.refusal:
-            log.error("Redis refuses to deliver messages for now: %s", error)
+        self.shared.refused.warn(error)
         self.refusal = str(error)
         self._not_before = time.monotonic() + AGAIN_S
         self.shared.polled_at = time.monotonic()
@@ -211,6 +213,7 @@ class CheckedChannel(Polled):
             self.qos.flush()  # frees memory, and needs none
             return
         self.shared.polled_at = time.monotonic()
+        self.shared.refused.note_success()
         for lane, room, queues in wanted:
             count = sum(one.queue in queues for one in taken) - (lane is of_given)
             (self._more.discard if count < room else self._more.add)(lane)

@@ -77,6 +77,7 @@ class Unacked(kombu_redis.QoS):
         """Send the pending acknowledgements; those that fail are left for the next time."""
         tags = list(self.acked)
         if not tags:
+            self.channel.shared.not_acknowledged.note_success()
             return
         try:
             with self.pipe_or_acquire() as pipe:
@@ -84,9 +85,10 @@ class Unacked(kombu_redis.QoS):
                 pipe.hdel(self.unacked_key, *tags)
                 pipe.execute()
         except (*self.channel.connection_errors, RedisError) as e:
-            log.warning("%d messages are not acknowledged yet: %s", len(tags), e)
+            self.channel.shared.not_acknowledged.warn(len(tags), e)
         else:
             del self.acked[: len(tags)]
+            self.channel.shared.not_acknowledged.note_success()
 
     def restore_visible(self, *_: Any, **__: Any) -> None:
         """Do nothing: `sweep` does it, by Redis's clock; kombu would use this machine's."""
@@ -114,7 +116,9 @@ class Unacked(kombu_redis.QoS):
         except self.channel.connection_errors:
             raise
         except RedisError as e:
-            log.warning("messages of dead workers are not redelivered for now: %s", e)
+            self.channel.shared.not_swept.warn(e)
+        else:
+            self.channel.shared.not_swept.note_success()
 
     def _mutex(self, client: Any) -> Any:
         """Return the lock with which one worker sweeps at a time."""
