@@ -9,7 +9,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import BrokerFull, BrokerNotTrusted, BrokerRefused, BrokerUnavailable
-from crossmodal.jobs.calls import Steps, call, redis
+from crossmodal.jobs.calls import Script, Steps, call, redis
 from crossmodal.jobs.connection import address_of, broker_errors, connect, in_cluster_mode
 from crossmodal.jobs.names import probe_key
 from crossmodal.settings import Settings, redacted
@@ -52,9 +52,10 @@ class MemoryGuard:
 def check_writes(settings: Settings) -> Steps[None]:
     """Raise `BrokerUnavailable` if Redis answers but refuses writes, for any reason.
 
-    INFO covers only some of the reasons, so this writes a key.
+    INFO covers only some of the reasons, so this runs a script that writes, as a submission does.
     """
-    yield redis.set(probe_key(settings.key_prefix), "", ex=PROBE_S)
+    prefix = settings.key_prefix
+    yield Script("probe", (probe_key(prefix),), (prefix, "", PROBE_S))
 
 
 def check_server(settings: Settings) -> None:

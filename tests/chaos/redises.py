@@ -29,7 +29,7 @@ DOWN_AFTER_MS = 120_000  # longer than any fault: only the storm changes masters
 ROLE_S = 30.0
 START_S = 60.0
 # Data is written before the reply, and so outlasts SIGKILL; `always` would end a server whose disk
-# is full, `no` refuses writes. Valkey 9.1 damages its file if the disk is full during a rewrite.
+# is full, `no` refuses writes. The file is rewritten after a failover only.
 SAFE = ("appendfsync no", "auto-aof-rewrite-percentage 0")
 # A replica notices a forgotten connection soon, and is pinged often before that.
 REPLICATION = ("repl-timeout 10", "repl-ping-replica-period 2", "repl-diskless-sync-delay 0")
@@ -139,6 +139,12 @@ class Redises:
             return False
         self.master = other
         return True
+
+    def is_rewriting(self) -> bool:
+        """Return whether the master rewrites its append-only file, or is about to."""
+        with self.master.admin() as redis:
+            found = redis.info("persistence")
+        return bool(found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"])
 
     @contextmanager
     def read_only(self) -> Iterator[None]:

@@ -10,12 +10,13 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from crossmodal.jobs.acl import Role
 from crossmodal.local.valkey import free_port, server_binary, start_valkey
 from tests.commands import run_command
 from tests.conftest import stack_environment
 from tests.exposition import value
 from tests.gateway import Gateway, running_gateway
-from tests.servers import ADMIN_PASSWORD, Server, user_lines
+from tests.servers import ADMIN_PASSWORD, Server, user_lines, user_name
 from tests.waiting import until
 
 DRAW = {"task": "txt2img", "prompt": "a red circle"}
@@ -97,6 +98,20 @@ def test_a_redis_that_takes_no_writes_is_not_well(
     assert remedy in " ".join(doctor.stdout.split())
     health = run_command(env, "health", "--writes")
     assert (health.returncode, remedy in health.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["evalsha", "lpush"])
+def test_a_user_who_may_not_submit_is_not_well(
+    server: Server, gateway: Gateway, tmp_path: Path, command: str
+) -> None:
+    with server.admin() as redis:
+        redis.execute_command("ACL", "SETUSER", user_name(Role.WORKER), f"-{command}")
+    assert gateway.http.post("/v1/jobs", json=DRAW).status_code == 503
+    until(lambda: gateway.http.get("/readyz").status_code == 503, what="not being ready")
+    assert metric(gateway, "crossmodal_broker_up") == 0
+    doctor = run_command(stack_environment(server.port, tmp_path), "doctor")
+    assert doctor.returncode == 1
+    assert "BAD   queue" in doctor.stdout
 
 
 def test_a_redis_that_takes_no_more_jobs_is_not_ready(server: Server, gateway: Gateway) -> None:
