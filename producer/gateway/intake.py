@@ -15,6 +15,7 @@ from crossmodal.kinds.task import Task
 from producer.gateway.body import PICTURES
 from producer.gateway.ownership import missing
 from producer.jsonl import REFUSED, parsed, task_of
+from producer.told import is_outage
 
 MOST_LINES = 100_000
 TURN_S = 0.2  # max time of one turn; other files wait for it
@@ -51,6 +52,8 @@ def check_lines(
                 if (key := _key(request)) is not None and not may_name(key):
                     raise BlobNotFound(missing("blob", key, caller))
             except CrossmodalError as e:
+                if is_outage(e):  # no fault of the line
+                    raise
                 request = refused(given, e)
             if (task := task_of(request)) is not None:
                 tasks.add(task)

@@ -113,9 +113,7 @@ class Unacked(kombu_redis.QoS):
                         self.restore_by_tag(tag, client)
         except kombu_redis.MutexHeld:
             return
-        except self.channel.connection_errors:
-            raise
-        except RedisError as e:
+        except (*self.channel.connection_errors, RedisError) as e:  # no reason to begin anew
             self.channel.shared.not_swept.warn(e)
         else:
             self.channel.shared.not_swept.note_success()
