@@ -25,6 +25,7 @@
 -- A delivery of a webhook is a hash <prefix>:delivery:<id>, see webhooks.py, and is listed in
 --                  <prefix>:deliveries:<owner>  sorted set, id -> when it was created
 --                  <prefix>:webhooks:pending    sorted set, id -> when the next try is due
+--                  <prefix>:webhooks:clock      the time of a recent claim
 -- The leases are     <prefix>:leases              sorted set, id -> when the attempt's lease ends
 -- A batch is a hash   <prefix>:batch:<id>          task, messages, most:<q> (items per message),
 --                                                  items, items_completed, items_failed,

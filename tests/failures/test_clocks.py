@@ -166,6 +166,21 @@ def test_a_lease_is_held_by_one_until_it_ends_or_the_clock_is_put_back(
         assert admin.get(key) is None
 
 
+def test_deliveries_are_not_put_off_with_the_clock(settings: Settings, admin: Any) -> None:
+    """One that was to be tried again in a minute is, when an hour has been taken back."""
+    deliveries, pending = Deliveries(settings), webhooks_key(settings.key_prefix, "pending")
+    with Runner(settings) as runner:
+        runner.run(deliveries.claim_due(1))
+        now = admin.time()[0]
+        admin.set(webhooks_key(settings.key_prefix, "clock"), now + HOUR)
+        admin.zadd(pending, {"soon": now + HOUR + 60, "was due": now + HOUR - 60, "due": now - 1})
+        runner.run(deliveries.claim_due(0))
+        runner.run(deliveries.claim_due(0))
+    due = dict(admin.zrange(pending, 0, -1, withscores=True))
+    assert due["soon"] == pytest.approx(now + 60, abs=WAIT_S / 2)
+    assert due["was due"] == pytest.approx(now, abs=WAIT_S / 2)
+
+
 def test_deliveries_that_were_claimed_before_that_leave_room_for_others(
     settings: Settings, admin: Any
 ) -> None:
