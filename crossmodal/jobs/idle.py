@@ -21,6 +21,7 @@ from crossmodal.settings import Settings
 
 # The errors of calls after which other connections may not work either.
 LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+ENDED = "the handler is closed"  # uvloop's words
 PROBES = 3  # unanswered keepalive probes before the system drops a connection
 
 
@@ -70,9 +71,21 @@ class _Replaced:
 
 
 class _ReplacedAsync:
-    """The same for an event loop."""
+    """The same for an event loop.
+
+    A connection that ends just before it is written to is lost as any other: uvloop raises a
+    `RuntimeError` then, which redis-py does not translate.
+    """
 
     next_health_check: Any
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        try:
+            await super().send_packed_command(command, check_health)  # type: ignore[misc]
+        except RuntimeError as e:
+            if ENDED not in str(e):
+                raise
+            raise redis.exceptions.ConnectionError("the connection has ended") from e
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:
         self.next_health_check = math.inf

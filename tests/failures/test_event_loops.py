@@ -2,12 +2,16 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import uvloop
+from redis.exceptions import ConnectionError as LostConnection
 
+from crossmodal.jobs.ledger import JobLedger
+from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.settings import Settings
 from producer import AsyncClient
 
@@ -71,3 +75,25 @@ def test_a_loop_that_was_not_shut_down_leaves_the_next_one_a_client(client: Asyn
 
 def _connections(admin: Any) -> set[str]:
     return {entry["id"] for entry in admin.client_list() if entry["user"] != "default"}
+
+
+@pytest.mark.parametrize("factory", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_a_connection_that_ends_before_a_command_is_written_is_lost_as_any_other(
+    settings: Settings, factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def main() -> bool:
+        runner = AsyncRunner(settings, retries=0)
+        await runner.run(JobLedger(settings).now())
+        connection = await runner.redis.connection_pool.get_connection()
+        connection._writer.transport.abort()  # as a reset does, between the check and the command
+        await asyncio.sleep(0)
+        with pytest.raises(LostConnection):
+            await connection.send_command("PING")
+            await connection.read_response()
+        await runner.redis.connection_pool.release(connection)
+        await runner.run(JobLedger(settings).now())
+        await runner.close()
+        return True
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(main())
