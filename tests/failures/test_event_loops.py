@@ -77,6 +77,11 @@ def _connections(admin: Any) -> set[str]:
     return {entry["id"] for entry in admin.client_list() if entry["user"] != "default"}
 
 
+async def ping(connection: Any) -> None:
+    await connection.send_command("PING")
+    await connection.read_response()
+
+
 @pytest.mark.parametrize("factory", [uvloop.new_event_loop, asyncio.new_event_loop])
 def test_a_connection_that_ends_before_a_command_is_written_is_lost_as_any_other(
     settings: Settings, factory: Callable[[], asyncio.AbstractEventLoop]
@@ -88,8 +93,7 @@ def test_a_connection_that_ends_before_a_command_is_written_is_lost_as_any_other
         connection._writer.transport.abort()  # as a reset does, between the check and the command
         await asyncio.sleep(0)
         with pytest.raises(LostConnection):
-            await connection.send_command("PING")
-            await connection.read_response()
+            await ping(connection)
         await runner.redis.connection_pool.release(connection)
         await runner.run(JobLedger(settings).now())
         await runner.close()
