@@ -1,6 +1,8 @@
 """`crossmodal gateway`: serve the HTTP interface and the page."""
 
+import asyncio
 import logging
+from socket import socket
 from types import FrameType
 from typing import Annotated
 
@@ -18,6 +20,8 @@ from producer.gateway.app import make_app
 from producer.protocol import config_of
 
 log = logging.getLogger(__name__)
+
+CLEAN_S = 5.0  # max time for a canceled request to end
 
 
 def gateway(
@@ -67,3 +71,9 @@ class _Server(uvicorn.Server):
         services = self.config.app.state.services  # type: ignore[union-attr]
         services.hub.stop_streams()
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Also wait for requests that were canceled, which remove their temporary files."""
+        await super().shutdown(sockets)
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=CLEAN_S)
