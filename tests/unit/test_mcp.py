@@ -399,7 +399,7 @@ def test_a_request_that_submits_while_the_server_ends_is_told_too(
                 return await found.call_tool("draw", {"prompt": "a"})
 
     code, message = error(asyncio.run(main()))
-    assert (code, "is being stopped" in message) == (BrokerUnavailable.code, True)
+    assert (code, "is stopping" in message) == (BrokerUnavailable.code, True)
     assert [job.state for job in hand.jobs()] == [JobState.CANCELED]
 
 
