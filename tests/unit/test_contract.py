@@ -149,7 +149,7 @@ def test_pictures_are_taken_as_bytes_and_as_floats(made: Any, pixels: int) -> No
         (np.full((2, 3, 3), 200.0), "floats go from 200 to 200, not from 0 to 1"),
         (np.full((2, 3, 3), -0.7), "floats go from -0.7"),
         (np.zeros((2, 3), np.uint8), r"the shape \(2, 3\), not \(height, width, 3\)"),
-        (np.zeros((2, 3, 3), np.int64), "int64, not of uint8"),
+        (np.zeros((2, 3, 3), np.int64), "int64, not uint8"),
         (None, "the shape"),
         (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
     ],
