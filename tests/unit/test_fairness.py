@@ -196,7 +196,7 @@ def test_too_many_messages_of_jobs_that_were_canceled_and_deleted_fill_the_queue
         job_id = queue.submit(owner, max_queued=30)
         queue.ledger.cancel(job_id)
         queue.ledger.remove(job_id)
-    with pytest.raises(QueueFull, match=r"160 messages, most .* where 30 jobs are"):
+    with pytest.raises(QueueFull, match=r"160 messages, mostly .* where 30 jobs are"):
         queue.submit(owner, max_queued=30)
     queue.take_all()
     queue.submit(owner, max_queued=30)
