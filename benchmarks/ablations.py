@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from crossmodal.console import console, print_table
+from crossmodal.console import print_table, say
 from crossmodal.datasets.scenes import Scenes
 from crossmodal.networks.bundle import Bundle, open_bundle, seal
 from crossmodal.settings import SHIPPED_BUNDLE
@@ -48,7 +48,7 @@ def main(work: Annotated[Path, typer.Option()] = Path("runs/ablations")) -> None
     for choice, variant, stage, options in RUNS:
         bundle = trained(work / f"{choice}-{variant.split()[0].lower()}", stage, options)
         rows += judged(bundle, choice, variant, stage, options)
-        console.print(rows[-1])
+        say(str(rows[-1]))
     rows.sort(key=lambda row: ORDER.index(row["choice"]))
     path = SHIPPED_BUNDLE / ABLATIONS
     path.write_text(json.dumps({"scenes": SCENES, "rows": rows}, indent=2) + "\n")

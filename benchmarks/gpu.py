@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from harness import RESULTS, Report, arguments, median, percentile
 
-from crossmodal.console import console, print_json
+from crossmodal.console import print_json, say
 from crossmodal.kinds.task import Task
 from crossmodal.models.catalog import open_folder
 from crossmodal.settings import load_settings
@@ -203,7 +203,7 @@ def main() -> None:
     args = options()
     if args.device == "cuda" and not gpu_names():
         text = "there is no CUDA device here: nothing was measured"
-        print_json({"skipped": text}) if args.json else console.print(text)
+        print_json({"skipped": text}) if args.json else say(text)
         return
     parts = args.parts.split(",")
     if "models" in parts:
@@ -223,7 +223,7 @@ def main() -> None:
         subprocess.run(argv, check=True)
     if args.json and chosen:
         files = [RESULTS / f"gpu-{part}.json" for part in chosen]
-        console.print_json("[" + ",".join(file.read_text() for file in files) + "]")
+        print_json([json.loads(file.read_text()) for file in files])
 
 
 if __name__ == "__main__":
