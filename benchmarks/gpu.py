@@ -8,6 +8,7 @@ shipped ones. Without a device the script says so and ends. Results go to the fo
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
