@@ -85,7 +85,7 @@ class JobRunner:
         self._decoders = decoders or Decoders(settings)
         self._blobs = Blobs(settings)
         self._items = Items(settings, self._blobs, self._decoders)
-        self._single = SingleRun(self._blobs, self._items, self.hosts, self._hasty, self._ledger)
+        self._single = SingleRun(self._blobs, self._items, self._hasty, self._ledger)
         self._bulk = BulkRun(settings, self._blobs, self._items, self.hosts)
         self._store = StoreWatch(self._blobs, gate or Gate())
         self._in_hand = InHand(self._hasty, self._ledger)
@@ -292,7 +292,7 @@ class JobRunner:
             async with token.held():
                 if task.is_bulk:
                     return await self._bulk.run(token, build(BulkParams, attempt.params))
-                return await self._single.run(token, task)
+                return await self._single.run(token, task, self.hosts)
 
 
 def _internal(error: Exception) -> CrossmodalError:

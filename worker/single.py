@@ -26,12 +26,9 @@ from worker.progress import ProgressTeller
 class SingleRun:
     """Runs attempts at jobs that are not bulk messages."""
 
-    def __init__(
-        self, blobs: Blobs, items: Items, hosts: Hosts, redis: AsyncRunner, ledger: JobLedger
-    ) -> None:
+    def __init__(self, blobs: Blobs, items: Items, redis: AsyncRunner, ledger: JobLedger) -> None:
         self._blobs = blobs
         self._items = items
-        self._hosts = hosts
         self._redis = redis
         self._ledger = ledger
         self._previews = Previews(blobs)
@@ -39,11 +36,11 @@ class SingleRun:
     async def close(self) -> None:
         await self._previews.close()
 
-    async def run(self, token: CancelToken, task: Task) -> JobResult:
+    async def run(self, token: CancelToken, task: Task, hosts: Hosts) -> JobResult:
         """Return the stored result. Raises the job's own errors, and those of the services."""
         begun, raw = time.monotonic(), token.attempt.params
         try:
-            host = self._hosts.of(Queue(task, raw.get("model")))
+            host = hosts.of(Queue(task, raw.get("model")))
         except NotServed as e:
             raise ModelNotFound(
                 f"the model {raw.get('model')} is not the default one any more"
