@@ -9,14 +9,15 @@ local MAX_SEEN = 1000 -- due deliveries that one claim reads
 local max, claim_s, max_of_owner = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local t = now()
 local clock = prefix .. ':webhooks:clock'
-local put_back_s = tonumber(redis.call('GET', clock) or t) - t
+local noted = tonumber(redis.call('GET', clock) or 0)
+local put_back_s = noted - t
 if put_back_s > 1 then -- Redis's clock: bring forward what is due by the clock before
   local later = redis.call('ZRANGEBYSCORE', KEYS[1], stamp(t), '+inf', 'WITHSCORES')
   for i = 1, #later, 2 do
     redis.call('ZADD', KEYS[1], stamp(math.max(t, tonumber(later[i + 1]) - put_back_s)), later[i])
   end
 end
-if put_back_s > 1 or put_back_s < -NOTE_EVERY_S or not redis.call('GET', clock) then
+if put_back_s > 1 or put_back_s < -NOTE_EVERY_S then
   redis.call('SET', clock, stamp(t), 'EX', 86400)
 end
 local places = {} -- owner -> how many more of its deliveries may be claimed
