@@ -147,7 +147,7 @@ def report(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Re
     ]
     counts = {name: last[name] for name in last if name.startswith("count ")}
     told = ", ".join(f"{n:,} {name.removeprefix('count ')}" for name, n in counts.items())
-    every = max(1, len(samples) // 360)
+    every = max(1, len(samples) // 120)
     return Report(
         "soak",
         f"{last['s'] / 3_600:.1f} hours at half load",

@@ -30,7 +30,6 @@ from producer.bulk import Request
 from producer.inline import decoded
 from producer.pictures import bytes_of
 from producer.seeds import item_seed
-from producer.told import is_outage
 
 ROOT = "/v1/"  # the prefix of a line's url; its kind follows
 FIELDS = ("custom_id", "method", "url", "body")  # the fields of a line
@@ -135,8 +134,6 @@ class BatchFile:
             self._models.check_fields(task.kind, body, "body")
             item = self._built(task.kind, custom_id, body, index)
         except CrossmodalError as e:
-            if is_outage(e):  # no fault of the line
-                raise
             return ItemResult(index=index, custom_id=custom_id, failure=Failure.of(e))
         self.queues.add(self._models.queue(task, body))
         return task, item

@@ -166,14 +166,14 @@ class HttpBatches:
     @call
     def lease(self, batch_id: str, who: str) -> Steps[bool]:
         """Acquire or renew the lease of `who` on the batch; return whether `who` holds it."""
-        return (yield from self._leases.hold(self._lease(batch_id), who))
+        return (yield from self._leases.hold(self._lease_key(batch_id), who))
 
     @call
     def release(self, batch_id: str, who: str) -> Steps[None]:
         """End the lease of `who` on the batch, if `who` holds it."""
-        yield from self._leases.end(self._lease(batch_id), who)
+        yield from self._leases.end(self._lease_key(batch_id), who)
 
-    def _lease(self, batch_id: str) -> str:
+    def _lease_key(self, batch_id: str) -> str:
         return f"{self._key(batch_id)}:lease"
 
     def _all(self, owner: str) -> str:
