@@ -66,6 +66,12 @@ local function now()
   return clock
 end
 
+-- Whether a lease lasts. A longer one predates a step back of Redis's clock.
+local function lasts(until_t, lease_s)
+  local left_s = tonumber(until_t or 0) - now()
+  return left_s > 0 and left_s <= 2 * lease_s
+end
+
 local function stamp(t)
   return string.format('%.6f', t)
 end

@@ -4,9 +4,7 @@
 -- returns 1, or 0 if another process holds it
 local who, lease_s = ARGV[3], tonumber(ARGV[4])
 local until_t, holder = string.match(redis.call('GET', KEYS[1]) or '', '^([%d.]+) (.*)$')
-local left_s = tonumber(until_t or 0) - now()
--- A longer lease predates a step back of Redis's clock, as the expiry of its key does.
-if holder ~= who and left_s > 0 and left_s <= 2 * lease_s then return 0 end
+if holder ~= who and lasts(until_t, lease_s) then return 0 end -- whatever the key's own expiry
 if ARGV[5] == '1' then
   redis.call('DEL', KEYS[1])
 else

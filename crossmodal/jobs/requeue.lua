@@ -3,10 +3,7 @@
 -- ARGV 3 attempt, 4 sent_at or '', 5 the queue, 6 the message, 7 lease_s
 -- returns {'ok'} or {'refused', state}
 local r = redis.call('HMGET', job, 'state', 'attempt', 'sent_at', 'owner', 'priority')
-local leased_until = redis.call('ZSCORE', leases, id)
-local left_s = tonumber(leased_until or 0) - now()
--- A longer lease predates a step back of Redis's clock.
-local runs = r[1] == 'running' and left_s > 0 and left_s <= 2 * tonumber(ARGV[7])
+local runs = r[1] == 'running' and lasts(redis.call('ZSCORE', leases, id), tonumber(ARGV[7]))
 if (r[1] ~= 'queued' and r[1] ~= 'running') or runs or r[2] ~= ARGV[3]
   or (r[3] or '') ~= ARGV[4] then
   return {'refused', r[1] or 'unknown'}

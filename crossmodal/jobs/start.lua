@@ -31,11 +31,8 @@ end
 if ARGV[8] == '1' and state == 'running' and r[14] == worker then return run(r[15], counted) end
 
 -- A second message for a running job must wait: the attempt may still die with its worker.
-if state == 'running' then
-  local leased_until = redis.call('ZSCORE', leases, id)
-  local left_s = tonumber(leased_until or 0) - now()
-  -- A longer lease predates a step back of Redis's clock.
-  if left_s > 0 and left_s <= 2 * lease_s then return {'busy', attempt} end
+if state == 'running' and lasts(redis.call('ZSCORE', leases, id), lease_s) then
+  return {'busy', attempt}
 end
 
 local is_exhausted = counted >= max_attempts
