@@ -357,7 +357,8 @@ def test_who_waits_outlasts_a_restart_of_redis(tmp_path: Path) -> None:
         async def work() -> None:
             await hand.next()
             await asyncio.to_thread(server.stop)
-            restarted.append(await asyncio.to_thread(start_server, tmp_path / "valkey", port))
+            # Not in a thread of the loop's: the server would end with it.
+            restarted.append(start_server(tmp_path / "valkey", port))
             await hand.run()
 
         async with agent(settings) as client:
