@@ -5,6 +5,9 @@ When one of these fails, they must be read beside kombu's new Redis transport.
 
 import inspect
 import json
+import select
+import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +26,7 @@ from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.local.valkey import free_port, valkey_url
 from crossmodal.settings import Settings, load_settings
 from tests.celery_app import as_before
+from tests.waiting import until
 from worker.celery.broadcast import BroadcastChannel
 from worker.celery.calls import MAX_DEPTH, check_depth, take_over
 from worker.celery.lanes import Lanes
@@ -108,6 +112,7 @@ def test_the_checked_channel_reads_as_kombu_does() -> None:
     }
     assert private_to(Polled) & private_to(Channel) == {
         "_on_connection_disconnect",
+        "_receive",
         "_receive_one",
         "conn_or_acquire",
         "pool",
@@ -121,7 +126,7 @@ def test_the_poller_asks_channels_as_kombu_does() -> None:
     for part in ("channel.active_queues", "channel.qos.can_consume()", "_register_BRPOP(channel)"):
         assert part in source
     own = private_to(Poller) & private_to(MultiChannelPoller)
-    assert own == {"discard", "get", "on_poll_start", "on_readable"}
+    assert own == {"discard", "get", "maybe_check_subclient_health", "on_poll_start", "on_readable"}
     source = inspect.getsource(MultiChannelPoller.on_readable)
     for part in ("self._fd_to_chan[fileno]", "chan.handlers[type]()"):
         assert part in source
@@ -281,6 +286,66 @@ def test_the_channels_of_a_process_share_a_connection(channel: Any, settings: Se
     url = settings.broker_url.get_secret_value()
     with Connection(url, transport_options=transport_options(settings)) as another:
         assert another.channel().pool is channel.pool
+
+
+# Lost connections
+
+
+@pytest.fixture
+def listening(channel: Any) -> Any:
+    """The channel, which listens to remote control, after a command has come."""
+    control = channel.keyprefix_fanout + "celery.pidbox"
+    channel.subclient.subscribe(control)
+    channel._in_listen = channel.subclient.connection
+    until(lambda: channel.subclient.parse_response(block=False) is not None)
+    channel._create_client().publish(control, "{}")
+    return channel
+
+
+def has_ended(connection: Any) -> bool:
+    poll = select.poll()
+    poll.register(connection._sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def test_a_connection_of_remote_control_that_ends_after_a_command_is_replaced(
+    listening: Any, admin: Any
+) -> None:
+    admin.client_kill_filter(_type="pubsub")
+    until(lambda: has_ended(listening._in_listen))
+    listening._receive()
+    assert listening._in_listen is None
+
+
+def test_so_is_one_to_which_nothing_can_be_sent(listening: Any) -> None:
+    listening._in_listen._sock.shutdown(socket.SHUT_RDWR)
+    listening._in_listen.next_health_check = 1.0  # long ago
+    listening.active_fanout_queues = {"a.celery.pidbox"}
+    listening.check_connections()
+    assert listening._in_listen is None
+
+
+def test_so_is_one_whose_answer_nobody_reads(
+    listening: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The poller does not know a socket that the client has opened anew."""
+    listening._in_listen.next_health_check = 1.0
+    listening.active_fanout_queues = {"a.celery.pidbox"}
+    listening.check_connections()
+    late_s = time.monotonic() + 3 * listening.patience_s
+    monkeypatch.setattr("worker.celery.polled.time.monotonic", lambda: late_s)
+    listening.check_connections()
+    assert listening._in_listen is None
+
+
+def test_a_brpop_that_cannot_be_sent_is_sent_over_another_connection(channel: Any) -> None:
+    channel._active_queues = ["txt2img"]
+    channel._update_queue_cycle()
+    channel.client.connection = channel.client.connection_pool.get_connection()
+    channel.client.connection._sock.shutdown(socket.SHUT_RDWR)
+    channel._brpop_start()
+    assert not channel._in_poll
+    assert channel.client.connection._sock is None
 
 
 # Giving back, and acknowledging

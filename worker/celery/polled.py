@@ -133,8 +133,8 @@ class Polled(BroadcastChannel):
                 self.shared.uncontrolled.note_success()
         elif self._pong_due == math.inf:
             self._pong_due = now + self.patience_s
-            self.subclient.check_health()
-        elif now > self._pong_due and not _has_come(self.subclient.connection):
+            self._ping_control()
+        elif now > self._pong_due and self._is_control_lost(now):
             self.shared.uncontrolled.warn()
             self._listen_anew()
 
@@ -152,16 +152,34 @@ class Polled(BroadcastChannel):
         self._in_listen = None
         self._replace(self.subclient, "LISTEN")
 
+    def _is_control_lost(self, now: float) -> bool:
+        """Return whether nothing has come, or what has come stays unread: it is not polled then."""
+        return not _has_come(self.subclient.connection) or now > self._pong_due + self.patience_s
+
+    def _ping_control(self) -> None:
+        try:
+            self.subclient.check_health()
+        except (*self.connection_errors, RedisError) as e:
+            self._lose_control(e)
+
+    def _receive(self) -> bool:
+        """Receive all commands that have come."""
+        try:
+            return bool(super()._receive())
+        except (*self.connection_errors, RedisError) as e:
+            self._lose_control(e)
+            return False
+
+    def _lose_control(self, error: Exception) -> None:
+        log.warning("the connection for remote control is lost: %s", error)
+        self._listen_anew()
+
     def _receive_one(self, connection: Any) -> Any:
         """Receive a remote control command; an invalid one must not end the worker."""
         try:
             return super()._receive_one(connection)
-        except Empty:
+        except (Empty, *self.connection_errors, RedisError):
             raise
-        except (*self.connection_errors, RedisError) as e:
-            log.warning("the connection for remote control is lost: %s", e)
-            self._listen_anew()
-            raise Empty from None
         except Exception:
             log.exception("a broadcast message is not a remote control command")
             raise Empty from None
@@ -193,6 +211,9 @@ class Poller(kombu_redis.MultiChannelPoller):
             channel._hang_up()
         else:
             channel.handlers[use]()
+
+    def maybe_check_subclient_health(self) -> None:
+        """Do nothing: `check_connections` does it, without an end of the consumer."""
 
     @property
     def silent_s(self) -> float:

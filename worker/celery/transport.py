@@ -124,7 +124,14 @@ class CheckedChannel(Polled):
         # A lane that is not in this BRPOP must not wait long once it has room.
         wait_s = SOON_S if self._more else timeout or self.brpop_timeout or 0
         self._answer_due = time.monotonic() + wait_s + self.patience_s
-        self.client.connection.send_command("BRPOP", *prefixed, wait_s)
+        try:
+            self.client.connection.send_command("BRPOP", *prefixed, wait_s)
+        except self.connection_errors as e:
+            self._lose_messages(e)
+
+    def _lose_messages(self, error: Exception) -> None:
+        log.warning("the connection for messages is lost: %s", error)
+        self._hang_up()
 
     def _in_turn(self) -> list[str]:
         found: list[str] = self._queue_cycle.consume(len(self.active_queues))
@@ -173,8 +180,7 @@ class CheckedChannel(Polled):
             self._put_off(e)
             return None
         except self.connection_errors as e:
-            log.warning("the connection for messages is lost: %s", e)
-            self._hang_up()
+            self._lose_messages(e)
             return None
         self.shared.polled_at = time.monotonic()
         self.shared.deaf.note_success()
