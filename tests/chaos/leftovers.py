@@ -72,16 +72,17 @@ class Leftovers:
                 yield f"orphan: {blob.key} is not in the record of its job"
 
     def deaf(self) -> Iterator[str]:
-        """Yield workers that do not answer to remote control."""
-        names = {worker.celery_name for worker in self._world.workers}
+        """Yield workers that never answer to remote control."""
+        silent = {worker.celery_name for worker in self._world.workers}
         with plain_celery(self._world) as app:
 
-            def answered() -> set[str]:
+            def have_answered() -> bool:
                 told: list[dict[str, Any]] = app.control.ping(timeout=5)
-                return {name for answer in told for name in answer}
+                silent.difference_update(name for answer in told for name in answer)
+                return not silent
 
-            wait_until(lambda: names <= answered(), DEAF_S, 1.0)
-            yield from (f"{name} hears nothing" for name in names - answered())
+            wait_until(have_answered, DEAF_S, 1.0)
+        yield from (f"{name} hears nothing" for name in silent)
 
     def on_machine(self) -> Iterator[str]:
         """Yield processes, sockets and temporary files that outlive the stack."""

@@ -22,4 +22,6 @@ def test_a_short_storm_breaks_no_promise(tmp_path: Path, models: Sequence[str]) 
         )
         text, breaches = run(storm)
         print(text)
+        for log in sorted(tmp_path.glob("*.log")):
+            print(f"{log.name} ends:\n{log.read_text()[-4_000:]}")
         assert breaches == []
