@@ -30,7 +30,7 @@ from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.processes import wait_until
 from crossmodal.settings import Settings, load_settings
 from producer import Client, JobHandle
-from producer.bulk import USUAL as ITEMS
+from producer.batches.bulk import USUAL as ITEMS
 
 SIZES = (10_000, 100_000, 1_000_000)
 CALLS = 2_000

@@ -30,7 +30,7 @@ from crossmodal.kinds.task import Task
 from crossmodal.local.valkey import valkey_url
 from crossmodal.processes import Child, wait_until
 from producer import Client
-from producer.bulk import AHEAD, MOST
+from producer.batches.bulk import AHEAD, MOST
 
 CORES = 2
 LOADS = {"noop": (0.0, 2000), "model_5ms": (0.005, 1000)}  # seconds per job, number of jobs

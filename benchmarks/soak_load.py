@@ -24,7 +24,7 @@ from crossmodal.processes import python_module, wait_until
 from crossmodal.settings import load_settings
 from crossmodal.storage import open_storage
 from producer import Client
-from producer.gc import Collector
+from producer.commands.gc import Collector
 from tests.chaos.submitters import PROMPTS, picture
 from tests.receiver import Receiver, listening
 

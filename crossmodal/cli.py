@@ -29,34 +29,46 @@ from crossmodal.shadowing import check_not_shadowed
 # name -> (module:attribute, help)
 _SERVE = {
     "up": ("crossmodal.local.cli:up", "Run queue, worker and Flower on this machine"),
-    "demo": ("producer.demo:demo", "Run the main job once, on a private, temporary stack"),
+    "demo": ("producer.commands.demo:demo", "Run the main job once, on a private, temporary stack"),
     "worker": ("worker.cli:worker", "Serve jobs on this machine's devices"),
     "flower": ("worker.celery.command:flower", "Run Flower, a monitor of workers and jobs"),
     "autoscale": ("worker.autoscale.cli:autoscale", "Start and stop workers as the queues need"),
 }
 _USE = {
-    "status": ("producer.follow:status", "Show the state of a job"),
-    "wait": ("producer.follow:wait", "Wait until jobs have ended"),
-    "result": ("producer.follow:result", "Wait for a job, and show or save its result"),
-    "cancel": ("producer.follow:cancel", "Cancel a job that has not ended, or all of them"),
-    "retry": ("producer.follow:retry", "Submit a failed job again, as a new job"),
-    "delete": ("producer.follow:delete", "Delete an ended job and its output"),
-    "jobs": ("producer.follow:jobs", "List the latest jobs, by state and kind"),
-    "queue": ("producer.follow:queue", "Show depth, running jobs and workers of each queue"),
-    "pause": ("producer.follow:pause", "Pause a queue: running jobs finish, waiting ones stay"),
-    "resume": ("producer.follow:resume", "Resume a paused queue"),
+    "status": ("producer.commands.follow:status", "Show the state of a job"),
+    "wait": ("producer.commands.follow:wait", "Wait until jobs have ended"),
+    "result": ("producer.commands.follow:result", "Wait for a job, and show or save its result"),
+    "cancel": (
+        "producer.commands.follow:cancel",
+        "Cancel a job that has not ended, or all of them",
+    ),
+    "retry": ("producer.commands.follow:retry", "Submit a failed job again, as a new job"),
+    "delete": ("producer.commands.follow:delete", "Delete an ended job and its output"),
+    "jobs": ("producer.commands.follow:jobs", "List the latest jobs, by state and kind"),
+    "queue": (
+        "producer.commands.follow:queue",
+        "Show depth, running jobs and workers of each queue",
+    ),
+    "pause": (
+        "producer.commands.follow:pause",
+        "Pause a queue: running jobs finish, waiting ones stay",
+    ),
+    "resume": ("producer.commands.follow:resume", "Resume a paused queue"),
     "gateway": ("producer.gateway.cli:gateway", "Serve jobs over HTTP, with a page at /"),
     "mcp": ("producer.mcp.cli:mcp", "Serve jobs to agents as tools (MCP)"),
-    "keys": ("producer.keys:app", "API keys of the gateway: create, list, revoke"),
+    "keys": ("producer.commands.keys:app", "API keys of the gateway: create, list, revoke"),
     "background": (
         "worker.background.cli:background",
         "Send webhooks, and run batches of the HTTP API",
     ),
     "webhooks": ("worker.background.cli:background", "The same as `background`"),
-    "batch": ("producer.batch:app", "Run many requests at once, from a file of JSON lines"),
-    "dead": ("producer.dead:app", "Dead letters: list, show, replay, drop"),
+    "batch": (
+        "producer.commands.batch:app",
+        "Run many requests at once, from a file of JSON lines",
+    ),
+    "dead": ("producer.commands.dead:app", "Dead letters: list, show, replay, drop"),
     "redis-acl": ("crossmodal.acl_cli:redis_acl", "Print Redis ACL users with least privileges"),
-    "gc": ("producer.gc:gc", "Remove blobs that no record refers to"),
+    "gc": ("producer.commands.gc:gc", "Remove blobs that no record refers to"),
     "health": ("worker.health:health", "Check whether this machine's workers are live, or ready"),
     "doctor": ("worker.doctor:doctor", "Check what is reachable and configured, with remedies"),
     "settings": ("crossmodal.settings_reference:settings", "Show every setting and its value"),
@@ -90,7 +102,9 @@ HELP = ("-h", "--help", "help")
 @cache
 def commands() -> Mapping[str, tuple[str, str]]:
     """Return all subcommands, one per kind included. Raises `InvalidSetting`."""
-    of_kinds = {name: ("producer.cli:commands", kind.about) for name, kind in kinds().items()}
+    of_kinds = {
+        name: ("producer.commands.submit:commands", kind.about) for name, kind in kinds().items()
+    }
     return {**_SERVE, **of_kinds, **_USE}
 
 

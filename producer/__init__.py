@@ -78,7 +78,7 @@ from crossmodal.settings import Settings
 from producer.aio import AsyncClient, AsyncJobHandle
 from producer.client import Client
 from producer.handle import Handle, JobHandle
-from producer.pictures import Picture
+from producer.pictures.files import Picture
 
 __all__ = [
     "ApiKey",

@@ -15,7 +15,7 @@ from crossmodal.jobs.calls import Call
 from crossmodal.jobs.record import ItemResult, JobEvent, JobResult, JobState, JobStatus, Progress
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.settings import Settings
-from producer.bulk import Batch
+from producer.batches.bulk import Batch
 from producer.calls import ClientCalls
 from producer.client import Client
 from producer.events import Events

@@ -25,12 +25,12 @@ from crossmodal.kinds.images import ImageFormat
 from crossmodal.kinds.registry import kind_named, kind_of
 from crossmodal.unknown import shown
 from crossmodal.vision.media import media_type
-from producer.bulk import Batch, Request
+from producer.batches.bulk import Batch, Request
+from producer.batches.items import ANY_BLOB, checked_items, picture_items, prompt_items
 from producer.checks import check_keep, check_priority, check_seconds, check_text
 from producer.handle import Handle
-from producer.items import ANY_BLOB, checked_items, picture_items, prompt_items
 from producer.operating import Operating
-from producer.pictures import Picture, bytes_of
+from producer.pictures.files import Picture, bytes_of
 
 STALE_S = 1.0  # older knowledge of models is refreshed before params are refused
 

@@ -15,7 +15,7 @@ from crossmodal.jobs.webhooks import Deliveries
 from crossmodal.settings import Settings, overridden
 from crossmodal.storage import Storage
 from crossmodal.unknown import shown
-from producer.bulk import Batch
+from producer.batches.bulk import Batch
 from producer.calls import ClientCalls
 from producer.handle import Handle, JobHandle, ids_of
 from producer.notebook import with_pictures

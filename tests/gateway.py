@@ -15,10 +15,10 @@ from crossmodal.local.stack import Stack
 from crossmodal.local.valkey import free_port
 from crossmodal.processes import Child, python_module, wait_until
 from crossmodal.settings import Settings
-from producer.connections import MAX_CONNECTIONS
 from producer.gateway.app import make_app
 from producer.gateway.services import Services
-from producer.protocol import Yielding
+from producer.http.connections import MAX_CONNECTIONS
+from producer.http.protocol import Yielding
 
 START_S = 60.0
 

@@ -26,8 +26,8 @@ from crossmodal.kinds.task import Task
 from crossmodal.parts import put_part
 from crossmodal.storage import Storage
 from crossmodal.vision.media import media_type
-from producer.formats import converted
-from producer.png import write_png
+from producer.pictures.formats import converted
+from producer.pictures.png import write_png
 from producer.twins import Runs
 
 NAME = "fake"

@@ -18,7 +18,6 @@ from pydantic import BaseModel
 from crossmodal import tracing
 from crossmodal.extras import DISTRIBUTION
 from crossmodal.settings import Settings
-from producer.bodies import BodyLimits
 from producer.gateway import batches, blobs, jobs, operations, problems, streams, webhooks
 from producer.gateway.a1111 import errors as a1111_errors
 from producer.gateway.a1111 import fields as a1111_fields
@@ -33,9 +32,10 @@ from producer.gateway.openai.errors import TAG, rendered
 from producer.gateway.parameters import no_others
 from producer.gateway.requests import REQUESTS, CancelRequest, UploadRequest
 from producer.gateway.services import Services
-from producer.lengths import OneLength
-from producer.manners import Heads, Slashes
-from producer.stopping import Stopping
+from producer.http.bodies import BodyLimits
+from producer.http.lengths import OneLength
+from producer.http.manners import Heads, Slashes
+from producer.http.stopping import Stopping
 
 PAGE = Path(__file__).parent / "page"
 OPENAI = (openai_batches, images, chat, files, models)

@@ -13,9 +13,9 @@ from crossmodal.jobs.record import Job, JobState, Progress
 from crossmodal.jobs.submission import PAUSED_S
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.registry import kind_of
-from producer.bodies import body_is_done
 from producer.gateway.services import Services
 from producer.gateway.streams import AGAIN_S, patience_s
+from producer.http.bodies import body_is_done
 from producer.leaving import cancel_left
 
 PATIENCE_S = 600.0  # of clients that send no timeout

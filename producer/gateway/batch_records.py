@@ -10,11 +10,11 @@ from crossmodal.errors import CrossmodalError, JobNotFound
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, Source, input_of
 from crossmodal.jobs.names import new_job_id
+from producer.batches.jsonl import BatchFile
 from producer.gateway.intake import Line, check_lines
 from producer.gateway.ownership import is_visible, may_see, missing
 from producer.gateway.services import Services, Turns
 from producer.gateway.shapes import batch_counts
-from producer.jsonl import BatchFile
 
 NOTHING = {"completed": 0, "failed": 0}
 

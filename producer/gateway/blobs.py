@@ -22,7 +22,7 @@ from producer.gateway.problems import RangeNotSatisfiable, described, documented
 from producer.gateway.requests import BlobQuery, UploadRequest
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.shapes import SignedUpload, UploadView
-from producer.manners import IS_HEAD
+from producer.http.manners import IS_HEAD
 
 SIGNED_S = 600.0
 TYPES = {f".{name}": f"image/{name}" for name in FORMATS} | {

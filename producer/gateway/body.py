@@ -17,9 +17,9 @@ from crossmodal.kinds.registry import kinds
 from crossmodal.settings import Settings
 from crossmodal.unknown import check_fields, nearest
 from crossmodal.vision.media import check_size
+from producer.batches.jsonl import fault, is_crowded
 from producer.gateway.problems import BadRequest, UnsupportedMediaType, described
 from producer.gateway.requests import REQUESTS, WAYS, ByData, JobRequest
-from producer.jsonl import fault, is_crowded
 
 R = TypeVar("R", bound=BaseModel)
 MAX_FIELD = 16_384  # bytes, of a form field that is not a file

@@ -17,7 +17,7 @@ from crossmodal.scratch import remove_abandoned
 from crossmodal.settings import load_settings
 from producer.callers import needs_keys
 from producer.gateway.app import make_app
-from producer.protocol import config_of
+from producer.http.protocol import config_of
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any
 from crossmodal.errors import BlobNotFound, CrossmodalError, InvalidParams
 from crossmodal.jobs.record import Failure
 from crossmodal.kinds.task import Task
+from producer.batches.jsonl import REFUSED, parsed, task_of
 from producer.gateway.body import PICTURES
 from producer.gateway.ownership import missing
-from producer.jsonl import REFUSED, parsed, task_of
 from producer.told import is_outage
 
 MOST_LINES = 100_000

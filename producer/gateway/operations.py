@@ -10,7 +10,7 @@ from crossmodal.errors import BrokerUnavailable, DeadLetterNotFound
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import DeadLetter, ModelInfo, QueueStatus
-from producer.dead import replay
+from producer.commands.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import Figures, Up, figures, render
 from producer.gateway.ownership import may_see, missing

@@ -13,10 +13,10 @@ from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.registry import kind_named
 from crossmodal.net import check_public, fetch
+from producer.batches.items import ANY_BLOB
 from producer.gateway.ownership import size_of
 from producer.gateway.requests import ByData, ByKey, ByUrl, JobRequest
 from producer.gateway.services import Services
-from producer.items import ANY_BLOB
 
 SQUARE = (  # a white PNG, so that documented examples work
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR42mP8zwABTAwUMQBJ"

@@ -53,8 +53,8 @@ from crossmodal.errors import (
     is_callers_fault,
 )
 from producer.gateway.headers import secure
-from producer.manners import allowed
-from producer.overload import KINDS, overload
+from producer.http.manners import allowed
+from producer.http.overload import KINDS, overload
 from producer.told import is_outage, told_error
 
 log = logging.getLogger(__name__)

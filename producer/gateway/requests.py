@@ -26,8 +26,8 @@ from crossmodal.kinds.base import Kind
 from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.task import Task
 from crossmodal.unknown import nearest, unknown_fields
+from producer.batches.inline import decoded
 from producer.checks import MAX_KEEP_S
-from producer.inline import decoded
 
 
 class Closed(BaseModel):

@@ -20,9 +20,9 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
 from producer.client import Client
-from producer.connections import Connections
 from producer.gateway.hub import Hub
 from producer.gateway.readiness import Readiness
+from producer.http.connections import Connections
 
 P = ParamSpec("P")
 T = TypeVar("T")

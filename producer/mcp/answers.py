@@ -12,8 +12,8 @@ from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import Job, JobResult, ModelInfo
 from crossmodal.jobs.vocabulary import MAX_WORDS
 from producer.aio import AsyncClient
+from producer.commands.outcome import rows_of
 from producer.handle import result_of
-from producer.outcome import rows_of
 from producer.told import failure_view, told_error
 
 Content = list[ContentBlock]

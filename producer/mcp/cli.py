@@ -20,10 +20,10 @@ from crossmodal.errors import InvalidSetting
 from crossmodal.machine import check_tasks
 from crossmodal.settings import Settings, load_settings
 from producer.callers import needs_keys
+from producer.http.protocol import config_of
 from producer.mcp.desk import AgentsClient, Desk
 from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import make_server
-from producer.protocol import config_of
 
 PATIENCE_S = 45.0  # clients of the official SDKs time out after 60 s, which cancels the job
 HOST = "127.0.0.1"

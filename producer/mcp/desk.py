@@ -16,9 +16,9 @@ from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.txt2img import TXT2IMG
 from producer.aio import AsyncClient
+from producer.batches.inline import decoded
+from producer.batches.items import ANY_BLOB
 from producer.gateway.ownership import own_record, size_of
-from producer.inline import decoded
-from producer.items import ANY_BLOB
 from producer.leaving import cancel_left
 from producer.mcp import answers
 from producer.mcp.answers import Content

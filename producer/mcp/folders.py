@@ -5,7 +5,7 @@ from pathlib import Path
 
 from crossmodal.errors import Forbidden, InvalidImage, described
 from crossmodal.vision.media import NAMES, media_type
-from producer.pictures import bytes_of
+from producer.pictures.files import bytes_of
 
 
 def read_picture(path: str, folders: Sequence[Path], max_bytes: int) -> bytes:

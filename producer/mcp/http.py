@@ -17,13 +17,13 @@ from crossmodal.errors import BodyTooLarge, BodyTooSlow, CrossmodalError, RateLi
 from crossmodal.jobs.access import ANYBODY, ApiKey, ApiKeys
 from crossmodal.settings import Settings
 from producer.aio import AsyncClient
-from producer.bodies import BodyLimits, largest_body
-from producer.connections import Connections
-from producer.lengths import OneLength
-from producer.manners import Slashes
+from producer.http.bodies import BodyLimits, largest_body
+from producer.http.connections import Connections
+from producer.http.lengths import OneLength
+from producer.http.manners import Slashes
+from producer.http.overload import KINDS, overload
+from producer.http.stopping import Stopping
 from producer.mcp.server import Context
-from producer.overload import KINDS, overload
-from producer.stopping import Stopping
 from producer.told import told_error
 
 PATH = "/mcp"

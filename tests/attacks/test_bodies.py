@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from producer import Client
-from producer.bodies import Budget, largest_body
+from producer.http.bodies import Budget, largest_body
 from tests.bodies import Route, requests_at
 from tests.conftest import RunningStack, settings_of
 from tests.gateway import running_gateway

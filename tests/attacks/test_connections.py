@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from producer import protocol
+from producer.http import protocol
 from tests.gateway import serving
 from tests.waiting import until
 

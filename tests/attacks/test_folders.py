@@ -12,7 +12,7 @@ from crossmodal.files import make_private
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.local.valkey import free_port, start_valkey
 from crossmodal.storage import Storage
-from producer.targets import write
+from producer.commands.targets import write
 from tests.at_once import at_once
 from worker.supervisor import make_folder
 

@@ -20,9 +20,9 @@ from crossmodal.networks.bundle import open_bundle
 from crossmodal.networks.weights import load_captioner, load_drawing
 from crossmodal.settings import SHIPPED_BUNDLE
 from crossmodal.text.vector_files import read_vectors
-from producer.jsonl import BatchFile
+from producer.batches.jsonl import BatchFile
 from producer.mcp.folders import read_picture
-from producer.pictures import bytes_of
+from producer.pictures.files import bytes_of
 from tests.at_once import at_once
 
 MAX_BYTES = 100_000

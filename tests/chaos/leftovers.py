@@ -14,7 +14,7 @@ from crossmodal.jobs.record import Job
 from crossmodal.jobs.runners import Runner
 from crossmodal.processes import wait_until
 from crossmodal.storage import open_storage
-from producer.gc import Collector
+from producer.commands.gc import Collector
 from tests.chaos.audit import PREFIX, Audit
 from tests.chaos.callers import Callers
 from tests.chaos.traffic import plain_celery

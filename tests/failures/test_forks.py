@@ -10,7 +10,7 @@ from producer import Client
 BOTH = """
 import os, signal
 from producer import StorageUnavailable
-from producer.png import write_png
+from producer.pictures.png import write_png
 
 PICTURE = write_png(bytes(3), 1, 1, 3)
 signal.alarm(30)  # of which a child knows nothing
@@ -61,7 +61,7 @@ def used():
 POOL = """
 import multiprocessing
 from producer import Client
-from producer.png import write_png
+from producer.pictures.png import write_png
 
 client = Client()
 

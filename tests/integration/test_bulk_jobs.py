@@ -13,7 +13,7 @@ from PIL import Image
 from crossmodal.jobs.record import ItemResult
 from crossmodal.kinds.task import Task
 from producer import AsyncClient, Client
-from producer.pictures import Picture
+from producer.pictures.files import Picture
 from tests.conftest import RunningStack
 from tests.integration.test_main_job import PROMPT, WAIT_S, run_cli
 

@@ -12,11 +12,12 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from crossmodal.settings import Settings
-from producer import Client, bodies, connections
+from producer import Client
+from producer.http import bodies, connections
 from producer.mcp.desk import AgentsClient, Desk
 from producer.mcp.http import Keys, make_app
 from producer.mcp.server import make_server
-from producer.png import write_png
+from producer.pictures.png import write_png
 from tests.bodies import MCP, ROUTES, Half, Route, requests_at
 from tests.gateway import in_thread, serving
 from tests.waiting import until

@@ -10,7 +10,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from crossmodal.settings import Settings, load_settings
-from producer.manners import METHODS
+from producer.http.manners import METHODS
 from tests.gateway import in_thread, running_gateway
 
 DRAW = {"task": "txt2img", "prompt": "a red circle"}

@@ -31,8 +31,8 @@ from crossmodal.kinds.fields import BlobRef
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from producer import Client
+from producer.batches.jsonl import BatchFile
 from producer.gateway.app import make_app
-from producer.jsonl import BatchFile
 from tests.background import Running, background, running
 from tests.gateway import calling
 from tests.unit.test_bulk import running as running_job_runner

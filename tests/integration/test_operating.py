@@ -14,7 +14,7 @@ from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import JobState
 from crossmodal.settings import Settings
 from producer import Client, JobHandle
-from producer.png import write_png
+from producer.pictures.png import write_png
 from tests.commands import run_command
 from tests.gateway import in_thread
 from tests.waiting import until

@@ -34,12 +34,12 @@ from crossmodal.kinds.task import Task
 from crossmodal.parts import finished_parts, put_part, read_part
 from crossmodal.settings import Settings
 from producer import Client
-from producer.batch import _stem
-from producer.bulk import MOST_FAILED, Request, fitting
+from producer.batches.bulk import MOST_FAILED, Request, fitting
+from producer.batches.inline import decoded
+from producer.batches.jsonl import BatchFile, result_line
+from producer.batches.seeds import item_seed
 from producer.calls import ClientCalls
-from producer.inline import decoded
-from producer.jsonl import BatchFile, result_line
-from producer.seeds import item_seed
+from producer.commands.batch import _stem
 from producer.waiting import Wait
 from tests.at_once import at_once
 from tests.fakes.local_host import SIDE, FakeHost, serving

@@ -30,7 +30,7 @@ from crossmodal.testing import AsyncFakeClient, FakeClient
 from crossmodal.vision.media import media_type
 from producer import BulkItem, Client, Img2TxtParams, Task, Txt2ImgParams
 from producer.fake.worker import SIDE, FakeWorker, plain_captions, plain_pictures
-from producer.png import write_png
+from producer.pictures.png import write_png
 from tests.waiting import until
 
 IDEA = "a red circle"

@@ -20,7 +20,7 @@ from crossmodal.kinds.task import Task
 from crossmodal.parts import put_part
 from crossmodal.settings import Settings
 from crossmodal.storage import Storage, open_storage
-from producer.gc import Collector
+from producer.commands.gc import Collector
 from tests.ledgers import Ledger
 from tests.unit.test_ledger import WORKER, result_of
 from tests.waiting import until

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from crossmodal.errors import BrokerUnavailable, CrossmodalError, InvalidParams, StorageUnavailable
+from producer.batches.jsonl import REFUSED
 from producer.gateway.intake import check_lines
-from producer.jsonl import REFUSED
 
 LINE = {"url": "/v1/img2txt", "body": {"image": {"key": "results/a/0.png"}}}
 

@@ -32,7 +32,7 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings
 from producer import Client, patience
-from producer.jsonl import BatchFile
+from producer.batches.jsonl import BatchFile
 from producer.patience import Unserved
 from producer.place import duration, place
 from tests.commands import Done, run_command

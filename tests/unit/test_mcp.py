@@ -30,7 +30,7 @@ from producer.mcp.desk import AgentsClient, Call, Desk
 from producer.mcp.http import Keys, anybody, make_app
 from producer.mcp.server import Context, make_server
 from producer.mcp.waiting import Progress as Told
-from producer.png import write_png
+from producer.pictures.png import write_png
 from tests.conftest import settings_of, stack_environment
 from tests.servers import start_server
 

@@ -14,11 +14,11 @@ from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.record import ItemResult, ModelInfo
 from crossmodal.settings import Settings
 from producer import Client
+from producer.batches.jsonl import BatchFile
 from producer.gateway.intake import check_lines
 from producer.gateway.openai.files import page
 from producer.gateway.openai.lines import ours, ours_or_refused, theirs, wants_urls
 from producer.gateway.shapes import Urls
-from producer.jsonl import BatchFile
 
 KNOWN = KnownModels(
     [

@@ -22,7 +22,7 @@ from crossmodal.settings import Settings
 from crossmodal.testing import FakeClient
 from producer import Client, JobHandle
 from producer.fake.worker import FakeWorker, plain_captions, plain_pictures
-from producer.png import write_png
+from producer.pictures.png import write_png
 from worker.recovery import Recovery
 
 IDEA = "a red circle"

@@ -14,7 +14,7 @@ from crossmodal.errors import CrossmodalError, ImageTooLarge, InvalidImage
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.testing import FakeClient
 from crossmodal.vision.decode import decode
-from producer.pictures import bytes_of
+from producer.pictures.files import bytes_of
 from tests.unit.test_decode import encoded, red
 
 LIMIT = 100_000

@@ -15,8 +15,8 @@ from crossmodal.jobs.http_batches import MEDIA_TYPE, HttpBatch, input_of, output
 from crossmodal.jobs.origin import Origin
 from crossmodal.jobs.record import Failure, ItemResult
 from crossmodal.scratch import scratch_folder
+from producer.batches.jsonl import BatchFile, result_line
 from producer.client import Client
-from producer.jsonl import BatchFile, result_line
 from producer.told import failure_view
 
 log = logging.getLogger(__name__)

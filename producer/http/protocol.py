@@ -9,8 +9,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from crossmodal.settings import Settings
-from producer.bodies import GRACE_S, MIN_RATE
-from producer.connections import MAX_CONNECTIONS
+from producer.http.bodies import GRACE_S, MIN_RATE
+from producer.http.connections import MAX_CONNECTIONS
 
 STOP_S = 10  # max time for requests in progress to finish
 

@@ -7,8 +7,8 @@ from crossmodal.console import print_json, print_table, say
 from crossmodal.errors import InvalidParams, OutputNotWritable, StorageUnavailable
 from crossmodal.jobs.record import JobResult
 from producer.client import Client
+from producer.commands.targets import check_target, write_pictures
 from producer.handle import result_of
-from producer.targets import check_target, write_pictures
 
 
 def check_out(client: Client, out: Path, stored: str, count: int = 1) -> None:

@@ -30,7 +30,7 @@ from crossmodal.local.valkey import free_port, start_valkey, valkey_url
 from crossmodal.processes import treat_sigterm_as_interrupt
 from crossmodal.settings import Settings, load_settings
 from producer.client import Client, CommandClient
-from producer.contact_sheet import Entry, write_contact_sheet
+from producer.commands.contact_sheet import Entry, write_contact_sheet
 from producer.handle import JobHandle
 
 PROMPTS = (

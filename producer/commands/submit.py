@@ -17,9 +17,9 @@ from crossmodal.kinds.images import stored_format
 from crossmodal.kinds.registry import kinds
 from producer.checks import MAX_KEEP_S
 from producer.client import Client, CommandClient
+from producer.commands.options import parameters_of, takes_several
+from producer.commands.outcome import check_out, show_result
 from producer.handle import JobHandle, result_of
-from producer.options import parameters_of, takes_several
-from producer.outcome import check_out, show_result
 from producer.patience import interruptible, wait_for
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the job's id and return.")]

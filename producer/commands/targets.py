@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from crossmodal.errors import ExtraMissing, InvalidSetting, OutputNotWritable, described
-from producer.formats import converted
+from producer.pictures.formats import converted
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 QUALITY = 95  # for conversion to lossy formats

@@ -23,11 +23,11 @@ from crossmodal.errors import Interrupted, InvalidParams, InvalidSetting, Output
 from crossmodal.jobs.names import check_batch_id, new_job_id
 from crossmodal.jobs.record import BatchStatus, ItemResult
 from crossmodal.kinds.task import Task, parse_task
-from producer.bulk import Request
+from producer.batches.bulk import Request
+from producer.batches.jsonl import BatchFile, result_line
 from producer.client import Client, CommandClient
-from producer.jsonl import BatchFile, result_line
+from producer.commands.targets import write
 from producer.patience import Unserved, polling
-from producer.targets import write
 
 app = typer.Typer(
     add_completion=False,

@@ -15,7 +15,7 @@ from crossmodal.errors import ImageTooLarge, InvalidImage, described
 from crossmodal.files import open_regular
 from crossmodal.kinds.fields import BlobRef
 from crossmodal.vision.media import check_size
-from producer.png import COLOR_TYPES, write_png
+from producer.pictures.png import COLOR_TYPES, write_png
 
 
 class BinaryFile(Protocol):

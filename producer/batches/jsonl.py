@@ -26,10 +26,10 @@ from crossmodal.kinds.registry import kinds
 from crossmodal.kinds.task import Task
 from crossmodal.unknown import check_fields
 from crossmodal.vision.media import check_size
-from producer.bulk import Request
-from producer.inline import decoded
-from producer.pictures import bytes_of
-from producer.seeds import item_seed
+from producer.batches.bulk import Request
+from producer.batches.inline import decoded
+from producer.batches.seeds import item_seed
+from producer.pictures.files import bytes_of
 
 ROOT = "/v1/"  # the prefix of a line's url; its kind follows
 FIELDS = ("custom_id", "method", "url", "body")  # the fields of a line

@@ -11,10 +11,10 @@ from crossmodal.kinds.img2txt import IMG2TXT
 from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import TXT2IMG
 from crossmodal.unknown import shown
-from producer.bulk import Request
+from producer.batches.bulk import Request
+from producer.batches.seeds import item_seed
 from producer.checks import check_several, check_task
-from producer.pictures import Picture, bytes_of, is_picture
-from producer.seeds import item_seed
+from producer.pictures.files import Picture, bytes_of, is_picture
 
 ANY_BLOB = BlobRef(key="any")
 

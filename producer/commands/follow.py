@@ -8,10 +8,10 @@ from crossmodal.console import FAILED, Json, print_json, print_table, say, shown
 from crossmodal.errors import ResultTimeout
 from crossmodal.jobs.record import Job, JobState, QueueStatus
 from crossmodal.kinds.images import stored_format
-from producer.cli import Out, Timeout, opened
 from producer.client import Client
+from producer.commands.outcome import check_out, show_result
+from producer.commands.submit import Out, Timeout, opened
 from producer.handle import JobHandle
-from producer.outcome import check_out, show_result
 from producer.patience import how_to_go_on, interruptible, wait_for
 from producer.place import place
 

@@ -1,0 +1,1 @@
+"""The commands that submit, follow and manage jobs, and what they share."""

@@ -1,0 +1,1 @@
+"""What the HTTP servers share: limits on connections and bodies, and the manners of HTTP."""
