@@ -20,6 +20,7 @@ from crossmodal.jobs.record import WorkerInfo
 from crossmodal.jobs.runners import Runner
 from crossmodal.jobs.server import check_server
 from crossmodal.jobs.workers import Workers, is_of
+from crossmodal.local.append_only import AppendOnlyFile
 from crossmodal.local.claim import claimed
 from crossmodal.local.places import Place
 from crossmodal.local.stack import READY_S, Stack, StackFailed
@@ -87,6 +88,7 @@ class _Up:
         self._as_json = as_json
         self._began = time.monotonic()
         self._found: dict[str, Any] = {}
+        self._file: AppendOnlyFile | None = None  # of a server that was started here
 
     def run(self, options: list[str]) -> None:
         """Start all processes, report what is ready, and watch them.
@@ -110,7 +112,7 @@ class _Up:
                 checks = self._start(stack, options, Path(temporary) / "ready")
                 self._wait(stack, checks)
                 self._say_ready(None if self._verbose else folder)
-                _watch(stack)
+                self._watch(stack)
 
     def _check(self) -> None:
         """Raise an error for what would make a process fail, before any is started."""
@@ -141,6 +143,7 @@ class _Up:
         _check_free(port)
         folder = data_dir() / f"valkey-{port}"  # two servers must never write the same files
         stack.add(start_valkey(folder, port), VALKEY_STOP_S)
+        self._file = AppendOnlyFile(url)
         return f"  (started Valkey, its data in {folder})"
 
     def _start(self, stack: Stack, options: list[str], ready_file: Path) -> dict[str, Check]:
@@ -210,6 +213,21 @@ class _Up:
             loads = ", which is loading its model" if "worker" in checks else ""
             note(f"still waiting for {', '.join(checks)}{loads}")
 
+    def _watch(self, stack: Stack) -> None:
+        """Wait until Ctrl-C, or raise `StackFailed` when a process ends by itself."""
+
+        def has_ended() -> bool:
+            if self._file is not None:
+                self._file.look()
+            return stack.dead() is not None
+
+        try:
+            wait_until(has_ended, float("inf"), POLL_S)
+        except KeyboardInterrupt:
+            note("stopping: waiting for running jobs to finish")
+            raise
+        stack.check()
+
     def _tell(self, name: str, text: str, value: Any) -> None:
         self._found[name.lower()] = value
         (note if self._as_json else say)(f"{name:<{WIDTH}}{text}")
@@ -242,13 +260,3 @@ def _on_device(served: dict[str, Any]) -> str:
     parts = [f"{served['device']}: {served['model']} {served['bundle_version']}", *others]
     loading = f", loading {', '.join(served['loading'])}" if served["loading"] else ""
     return ", ".join(parts) + loading
-
-
-def _watch(stack: Stack) -> None:
-    """Wait until Ctrl-C, or raise `StackFailed` when a process ends by itself."""
-    try:
-        wait_until(lambda: stack.dead() is not None, float("inf"), POLL_S)
-    except KeyboardInterrupt:
-        note("stopping: waiting for running jobs to finish")
-        raise
-    stack.check()

@@ -140,11 +140,25 @@ class Redises:
         self.master = other
         return True
 
-    def is_rewriting(self) -> bool:
-        """Return whether the master rewrites its append-only file, or is about to."""
+    def rewrite(self) -> None:
+        """Replace the append-only file, as is due after a full disk (docs/redis.md)."""
+        assert wait_until(lambda: self._is_written() and not self._is_rewriting(), START_S)
         with self.master.admin() as redis:
-            found = redis.info("persistence")
+            redis.bgrewriteaof()
+        assert wait_until(lambda: not self._is_rewriting(), START_S)
+        assert self._persistence()["aof_last_bgrewrite_status"] == "ok"
+
+    def _is_written(self) -> bool:
+        return bool(self._persistence()["aof_last_write_status"] == "ok")
+
+    def _is_rewriting(self) -> bool:
+        found = self._persistence()
         return bool(found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"])
+
+    def _persistence(self) -> dict[str, Any]:
+        with self.master.admin() as redis:
+            found: dict[str, Any] = redis.info("persistence")
+        return found
 
     @contextmanager
     def read_only(self) -> Iterator[None]:

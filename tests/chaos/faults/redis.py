@@ -38,10 +38,10 @@ def make_read_only(world: World, rng: random.Random) -> Hit:
 def fill_disk_of_redis(world: World, rng: random.Random) -> Hit:
     """Cause MISCONF errors: the append-only file cannot be written."""
     disk = world.redis.master.disk
-    # Valkey 9.1 damages its file if the disk is full while it rewrites it, as after a failover.
-    if not disk.may_fill or world.redis.is_rewriting():
+    if not disk.may_fill:
         return Hit(False)
     disk.fill()
     time.sleep(rng.uniform(2, 8))  # the fault is a length of time
     disk.free()
+    world.redis.rewrite()
     return Hit()
