@@ -211,7 +211,7 @@ from crossmodal.testing import FakeClient
 
 client = FakeClient(held=True)
 job = client.txt2img("a")
-threading.Timer(0.5, client.work).start()
+threading.Thread(target=lambda: client.work() if input() else None).start()
 job.result(progress=True)
 """
 
@@ -226,11 +226,15 @@ def test_in_a_terminal_a_line_says_where_the_job_is() -> None:
         env=os.environ | {"TERM": "xterm"},
     ) as program:
         os.close(theirs)
-        shown = b"".join(iter(partial(read_some, ours), b"")).decode()
+        shown = b""
+        while b"queued, next" not in shown and (more := read_some(ours)):
+            shown += more
+        os.write(ours, b"go on\n")
+        shown += b"".join(iter(partial(read_some, ours), b""))
         assert program.wait(60) == 0, shown
     os.close(ours)
-    assert "queued, next" in shown
-    assert "succeeded" in shown
+    assert b"queued, next" in shown
+    assert b"succeeded" in shown
 
 
 def read_some(terminal: int) -> bytes:

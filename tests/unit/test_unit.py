@@ -18,12 +18,11 @@ from worker.unit import Unit
 ENDS_SLOWLY = """
 import signal, socket, sys, time
 from pathlib import Path
-ended = []
-signal.signal(signal.SIGTERM, lambda number, frame: ended.append(number))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 listening = socket.socket(socket.AF_UNIX)
 listening.bind(sys.argv[1])
-signal.pause()
-signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.sigwait([signal.SIGTERM])
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # another one ends it at once
 time.sleep(float(sys.argv[2]))  # in place of sending what it has counted
 Path(sys.argv[1] + ".ended").touch()
 """
