@@ -118,46 +118,55 @@ def train(
     """Train a stage of a bundle, or all of them; the complete bundle is judged and sealed."""
     with errors_to_exit_status():
         stages = _stages(what)
-        if what != "word2vec" and minutes is None and steps is None:
-            raise InvalidSetting("set the length of training: --minutes N or --steps N")
-        options = Options(
-            decoder=decoder,
-            adversarial=adversarial,
-            text=text,
-            words=words,
-            ordered=ordered,
-            grids=_grids(grids),
-            side=side,
-            width=width,
-            depth=cast(Depth, int(depth)),
-            cell=cell,
-            attention=attention,
-            pretrained=pretrained,
-            caption_side=caption_side,
-            caption_stages=caption_stages,
-            batch=batch,
-            rate=rate,
-            amp=amp,
-            start_from=start_from,
-        )
+        _check_length(what, minutes, steps)
+        drawing = (decoder, adversarial, text, words, ordered, _grids(grids), side, width)
+        captioning = (cell, attention, pretrained, caption_side, caption_stages)
+        options = Options(*drawing, _depth(depth), *captioning, batch, rate, amp, start_from)
         name = _name(out, name, stages)
-        check(options, out, stages, resume)
-        data = _opened(dataset, side or 0)
-        check_decoder(options, data)
-        run = Run(data, out, Budget(), seed, lambda *_: None, options, resume, checkpoint_every_s)
-        check_start(run, stages)
-        _make(out)
+        run = _prepared(out, stages, options, dataset, seed, resume, checkpoint_every_s)
         done = [s for s in stages if resume and _is_done(out, s)]
         budgets = {s: _budget(s, what, minutes, steps) for s in stages if s not in done}
-        for stage in done:
-            note(f"{stage} is done already; remove {out / STAGES[stage].made} to repeat it")
-        if not budgets and _is_judged(out):
-            say(how_to_serve(out))
-            return
-        judging = Judging.of(judged, minutes)
-        note(plan(budgets, "" if missing(out, stages) else judging.said(data)))
-        _train_all(run, stages, budgets, as_json)
-        _judge_and_seal(out, name, data, judging, as_json)
+        _carry_out(run, name, stages, budgets, Judging.of(judged, minutes), as_json)
+
+
+def _prepared(
+    out: Path,
+    stages: Sequence[str],
+    options: Options,
+    dataset: str,
+    seed: int,
+    resume: bool,
+    checkpoint_every_s: float,
+) -> Run:
+    """Return a run once nothing stands in its way, which is known before the first step."""
+    check(options, out, stages, resume)
+    data = _opened(dataset, options.side or 0)
+    check_decoder(options, data)
+    run = Run(data, out, Budget(), seed, lambda *_: None, options, resume, checkpoint_every_s)
+    check_start(run, stages)
+    _make(out)
+    return run
+
+
+def _carry_out(
+    run: Run,
+    name: str | None,
+    stages: Sequence[str],
+    budgets: Mapping[str, Budget],
+    judging: Judging,
+    as_json: bool,
+) -> None:
+    """Train the stages that have a budget, then judge and seal the bundle."""
+    for stage in stages:
+        if stage not in budgets:
+            made = run.out / STAGES[stage].made
+            note(f"{stage} is done already; remove {made} to repeat it")
+    if not budgets and _is_judged(run.out):
+        say(how_to_serve(run.out))
+        return
+    note(plan(budgets, "" if missing(run.out, stages) else judging.said(run.data)))
+    _train_all(run, stages, budgets, as_json)
+    _judge_and_seal(run.out, name, run.data, judging, as_json)
 
 
 def _train_all(
@@ -181,6 +190,15 @@ def _stages(what: str) -> tuple[str, ...]:
     if what not in (*STAGES, "all"):
         raise InvalidSetting(f"{what!r}: choose from {', '.join(STAGES)} or all")
     return tuple(STAGES) if what == "all" else (what,)
+
+
+def _check_length(what: str, minutes: float | None, steps: int | None) -> None:
+    if what != "word2vec" and minutes is None and steps is None:
+        raise InvalidSetting("set the length of training: --minutes N or --steps N")
+
+
+def _depth(text: str) -> Depth:
+    return cast(Depth, int(text))
 
 
 def _name(out: Path, name: str | None, stages: Sequence[str]) -> str | None:
