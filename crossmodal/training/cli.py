@@ -177,7 +177,7 @@ def _train_all(
         _begin(run.out, stages)
     if "word2vec" not in budgets:
         tell_coverage(run.out, run.data, run.seed)
-    with _told_to_stop() as is_stopped:
+    with told_to_stop() as is_stopped:
         for stage, budget in budgets.items():
             with _reported(stage, as_json) as report:
                 _train(stage, replace(run, budget=budget, report=report, is_stopped=is_stopped))
@@ -304,7 +304,7 @@ def _interrupted_by_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def _told_to_stop() -> Iterator[Any]:
+def told_to_stop() -> Iterator[Any]:
     """Yield whether SIGINT or SIGTERM has arrived; a second one raises `KeyboardInterrupt`.
 
     `timeout` signals both a process and its group: signals within a second count as one.

@@ -76,10 +76,11 @@ def tell_coverage(out: Path, data: Dataset, seed: int) -> None:
     texts = list(data.texts(TRAIN, seed))
     found = Coverage.of(set(load_vectors(out / WORDS).words), texts)
     note(f"{'warning ' if found.is_poor else ''}{found}")
-    warn(_of_scripts(texts))
+    warn(warnings_of_scripts(texts))
 
 
-def _of_scripts(texts: Sequence[str]) -> Iterator[str]:
+def warnings_of_scripts(texts: Sequence[str]) -> Iterator[str]:
+    """Yield a warning for each script whose words the tokenizer cannot separate."""
     if count := sum(map(is_dense, texts)):
         yield f"{count} captions are in Chinese or Japanese: each character counts as a word"
     if count := sum(map(is_undivided, texts)):

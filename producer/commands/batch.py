@@ -182,13 +182,13 @@ def _make(folder: Path) -> None:
 
 def _write_images(client: Client, result: ItemResult, folder: Path) -> None:
     """Write the pictures of one item; a custom id cannot lead out of the folder."""
-    stem = _stem(result)
+    stem = stem_of(result)
     for i, image in enumerate(result.images):
         ending = PurePosixPath(image.key).suffix
         write(folder / f"{stem}-{i}{ending}", client.read(image), follow=False)
 
 
-def _stem(result: ItemResult) -> str:
+def stem_of(result: ItemResult) -> str:
     """Return the custom id if it is a safe file name, else a sanitized, unique one."""
     plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in result.custom_id)
     stem = plain.lstrip(".")[:LONGEST_STEM]

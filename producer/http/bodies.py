@@ -30,15 +30,15 @@ class Budget:
     def __init__(self, settings: Settings) -> None:
         largest = max(largest_body(settings), settings.max_batch_bytes)
         self._max = max(settings.max_bodies_bytes, largest)
-        self._share = max(self._max // SHARE, largest)
+        self.share = max(self._max // SHARE, largest)
         self._of: Counter[str] = Counter()
 
     def hold(self, owner: str, count: int) -> None:
         """Count bytes as held. Raises `RateLimited` or `Overloaded`."""
-        if owner and self._of[owner] + count > self._share:
+        if owner and self._of[owner] + count > self.share:
             raise RateLimited(
                 f"unanswered requests of this API key hold {self._of[owner]} bytes of bodies, "
-                f"{self._share} are allowed: send fewer at once",
+                f"{self.share} are allowed: send fewer at once",
                 RETRY_S,
             )
         if self._of.total() + count > self._max:

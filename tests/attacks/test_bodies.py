@@ -33,7 +33,7 @@ def test_sixty_bodies_that_lack_a_byte_do_not_fill_the_memory(
         halves = [begin(route, token, length) for _ in range(60)]
         for half in halves:
             half.send(length - 1)
-        share = Budget(settings)._share // (length - 1)
+        share = Budget(settings).share // (length - 1)
         until(lambda: sum(half.is_answered() for half in halves) >= 60 - share - 1, 60, "refusals")
         assert gateway.child.process is not None
         assert psutil.Process(gateway.child.process.pid).memory_info().rss < MOST

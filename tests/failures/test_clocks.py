@@ -212,7 +212,7 @@ def test_nothing_is_given_out_again_until_all_who_live_could_renew(
         )
         lease.qos = SimpleNamespace(_delivered=(), unacked_index_key="unacked_index")
         seen = [lease.may_sweep(redis_s())]
-        await lease._renew()
+        await lease.renew()
         seen.append(lease.may_sweep(redis_s()))
         async with asyncio.timeout(WAIT_S):
             while not lease.may_sweep(redis_s()):  # noqa: ASYNC110 - a clock has no event

@@ -33,7 +33,7 @@ from tests.waiting import until
 from worker.autoscale.cli import autoscale
 from worker.autoscale.demand import Demand
 from worker.autoscale.fleet import Fleet, Slot, SlotState
-from worker.autoscale.metrics import ENDED
+from worker.autoscale.metrics import SCALER
 from worker.autoscale.policy import Load, Policy
 from worker.autoscale.scaler import Scaler, claim
 from worker.crews import Crew
@@ -73,6 +73,10 @@ def demand(settings: Settings) -> Iterator[Demand]:
     demand = Demand(settings, crews(QUEUES), 5, 60)
     yield demand
     demand.close()
+
+
+def ended(how: str) -> float:
+    return SCALER.get_sample_value("crossmodal_autoscale_ended_total", {"how": how}) or 0.0
 
 
 def slots_of(folder: Path, count: int) -> list[Slot]:
@@ -207,12 +211,12 @@ def test_a_worker_is_started_is_ready_and_drains(fleet: Fleet) -> None:
 
 
 def test_a_worker_that_is_stopped_while_it_starts_was_not_cut_off(fleet: Fleet) -> None:
-    cut_off, unused = (ENDED.labels(how)._value.get() for how in ("cut_off", "unused"))
+    cut_off, unused = (ended(how) for how in ("cut_off", "unused"))
     fleet.add(1)
     fleet.remove(1, {})  # before the program can have said what SIGTERM does
     until(fleet.has_ended, what="its end")
-    assert ENDED.labels("cut_off")._value.get() == cut_off
-    assert ENDED.labels("unused")._value.get() == unused + 1
+    assert ended("cut_off") == cut_off
+    assert ended("unused") == unused + 1
 
 
 def test_idle_workers_go_before_busy_ones(fleet: Fleet) -> None:
@@ -235,7 +239,7 @@ def test_a_worker_that_drains_is_told_once_however_often_it_is_let_go(
     busy.touch()
     fleet.add(1)
     until_ready(fleet, 1)
-    cut_off = ENDED.labels("cut_off")._value.get()
+    cut_off = ended("cut_off")
     fleet.remove(1, {})
     fleet.drain()  # as when the scaler is told to stop meanwhile
     fleet.drain()
@@ -243,7 +247,7 @@ def test_a_worker_that_drains_is_told_once_however_often_it_is_let_go(
     assert fleet.slots[0].state is SlotState.DRAINING
     busy.unlink()
     until(fleet.has_ended, what="the drain")
-    assert ENDED.labels("cut_off")._value.get() == cut_off
+    assert ended("cut_off") == cut_off
 
 
 def test_a_worker_that_still_drains_keeps_its_device(fleet: Fleet, tmp_path: Path) -> None:
@@ -260,10 +264,10 @@ def test_what_does_not_end_is_cut_off(fleet: Fleet, tmp_path: Path) -> None:
     (tmp_path / "0.busy").touch()
     fleet.add(1)
     until_ready(fleet, 1)
-    cut_off = ENDED.labels("cut_off")._value.get()
+    cut_off = ended("cut_off")
     fleet.drain()
     fleet.end()
-    assert ENDED.labels("cut_off")._value.get() == cut_off + 1
+    assert ended("cut_off") == cut_off + 1
 
 
 def test_a_crashed_worker_is_replaced_later_after_each_crash(fleet: Fleet) -> None:
@@ -282,11 +286,11 @@ def test_a_worker_that_cannot_be_started_is_tried_again_and_keeps_nobody_from_be
     fleet: Fleet, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.watched.RETRY_S", 0.2)
-    argv, fleet.slots[0]._argv = fleet.slots[0]._argv, [str(tmp_path / "nowhere")]
+    argv, fleet.slots[0].argv = fleet.slots[0].argv, [str(tmp_path / "nowhere")]
     fleet.add(2)
     until(watched(fleet, lambda: fleet.slots[1].state is SlotState.READY), what="the other one")
     assert "worker 0 cannot be started" in caplog.text
-    fleet.slots[0]._watched.child.argv = argv  # type: ignore[union-attr]
+    fleet.slots[0].watched.child.argv = argv  # type: ignore[union-attr]
     until_ready(fleet, 2)
 
 
@@ -304,9 +308,9 @@ def test_the_workers_get_a_device_a_port_and_as_long_as_their_longest_job(
     )
     fleet = Fleet(given, [Device("cuda:0"), Device("cuda:1")], tmp_path, ["--queues", "txt2img"])
     first, second = fleet.slots
-    assert first._argv[-2:] == second._argv[-2:] == ["--queues", "txt2img"]
-    assert second._argv[second._argv.index("--devices") + 1] == "cuda:1"
-    assert second._env == {"CROSSMODAL_DRAIN_S": "730.0", "CROSSMODAL_METRICS_PORT": "9002"}
+    assert first.argv[-2:] == second.argv[-2:] == ["--queues", "txt2img"]
+    assert second.argv[second.argv.index("--devices") + 1] == "cuda:1"
+    assert second.env == {"CROSSMODAL_DRAIN_S": "730.0", "CROSSMODAL_METRICS_PORT": "9002"}
 
 
 # -- a whole scaler ---------------------------------------------------------------------
@@ -337,13 +341,13 @@ def test_a_scaler_that_loses_redis_keeps_what_it_has_and_goes_on_later(
     with pytest.raises(BrokerUnavailable):
         demand.look()
     for _ in range(3):
-        scaler._step()
+        scaler.step()
     assert fleet.size == 2
     assert caplog.text.count("keeping 2 workers as they are") == 1
     server = start_server(tmp_path / "valkey", port)
     try:
         server.add_users(settings.key_prefix)
-        scaler._step()
+        scaler.step()
         assert "Redis answers again" in caplog.text
         assert fleet.size == 0
     finally:
@@ -365,10 +369,10 @@ def test_an_error_of_ours_stops_no_worker(
     fleet.add(2)
     with monkeypatch.context() as patched:
         patched.setattr(demand, "look", fails)
-        scaler._turn()
+        scaler.turn()
     assert fleet.size == 2
     assert "ValueError: unexpected" in caplog.text
-    scaler._turn()
+    scaler.turn()
     assert fleet.size == 0
 
 

@@ -39,7 +39,7 @@ from producer.batches.inline import decoded
 from producer.batches.jsonl import BatchFile, result_line
 from producer.batches.seeds import item_seed
 from producer.calls import ClientCalls
-from producer.commands.batch import _stem
+from producer.commands.batch import stem_of
 from producer.waiting import Wait
 from tests.at_once import at_once
 from tests.fakes.local_host import SIDE, FakeHost, serving
@@ -415,7 +415,7 @@ def test_nothing_to_do_is_done_at_once(client: Client) -> None:
     ],
 )
 def test_pictures_have_names_that_no_other_item_has(custom_id: str, stem: str) -> None:
-    assert _stem(ItemResult(index=7, custom_id=custom_id)) == stem
+    assert stem_of(ItemResult(index=7, custom_id=custom_id)) == stem
 
 
 # -- batches ----------------------------------------------------------------------------

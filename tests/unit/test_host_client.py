@@ -25,7 +25,7 @@ from tests.unit.bad_host import (
     reply,
 )
 from tests.waiting import until
-from worker.host.client import _answers
+from worker.host.client import answers_of
 from worker.host.protocol import pack
 
 # Whether there is a host
@@ -155,7 +155,7 @@ def test_garbage_ends_the_connection_and_not_the_worker(serve: Serve) -> None:
 @at_once("ok", [None, {}, {"model": "m", "bundle_version": "v", "answers": []}])
 def test_a_reply_that_makes_no_sense_fails_its_request(ok: object) -> None:
     with pytest.raises(ModelHostError, match="cannot be understood"):
-        _answers({"id": 1, "ok": ok}, 1)
+        answers_of({"id": 1, "ok": ok}, 1)
 
 
 # A host that is slow

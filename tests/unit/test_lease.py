@@ -41,11 +41,11 @@ def test_a_worker_that_drains_is_no_longer_counted(
 ) -> None:
     async def renew_twice() -> None:
         async with leasing(settings, Lanes()) as lease:
-            await lease._renew()
+            await lease.renew()
             assert known(settings) == [WORKER]
             monkeypatch.setattr(state, "should_stop", 0)
             for _ in range(2):
-                await lease._renew()
+                await lease.renew()
                 assert known(settings) == []
 
     asyncio.run(renew_twice())
@@ -61,7 +61,7 @@ def test_what_is_in_hand_is_renewed_also_that_of_a_lost_connection(
 
     async def renew() -> None:
         async with leasing(settings, lanes, "new", "given back") as lease:
-            await lease._renew()
+            await lease.renew()
 
     asyncio.run(renew())
     scores = dict(admin.zrange(key, 0, -1, withscores=True))

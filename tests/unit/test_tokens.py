@@ -7,7 +7,7 @@ import pytest
 from crossmodal.datasets.scenes import Scenes
 from crossmodal.datasets.scenes.grammar import describe
 from crossmodal.text.tokens import joined, tokenize
-from crossmodal.training.telling import _of_scripts
+from crossmodal.training.telling import warnings_of_scripts
 from tests.at_once import at_once
 
 SAMPLES = {
@@ -92,9 +92,9 @@ def test_words_become_a_text_as_their_script_has_it(words: list[str], text: str)
     ],
 )
 def test_words_that_cannot_be_told_apart_are_warned_of(text: str, said: str) -> None:
-    [warning] = _of_scripts([text, "a dog"])
+    [warning] = warnings_of_scripts([text, "a dog"])
     assert warning.startswith("1 captions are in " + said)
 
 
 def test_nothing_is_said_of_scripts_with_spaces() -> None:
-    assert list(_of_scripts(["a dog", "लाल कुत्ता", "красный пёс"])) == []
+    assert list(warnings_of_scripts(["a dog", "लाल कुत्ता", "красный пёс"])) == []

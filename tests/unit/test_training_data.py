@@ -318,7 +318,7 @@ def test_processes_that_prepare_batches_outlive_a_signal_to_their_group() -> Non
 def test_a_signal_that_comes_twice_at_once_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with cli._told_to_stop() as is_stopped:
+    with cli.told_to_stop() as is_stopped:
         assert not is_stopped()
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)

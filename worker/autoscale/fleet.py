@@ -38,16 +38,16 @@ class Slot:
     ) -> None:
         self.number = number
         self.name = name
-        self._argv = argv
+        self.argv = argv
         self._ready_file = ready_file
-        self._env = env
-        self._watched: Watched | None = None
+        self.env = env
+        self.watched: Watched | None = None
         self._draining = False
         self._was_ready = False
 
     @property
     def state(self) -> SlotState:
-        if self._watched is None:
+        if self.watched is None:
             return SlotState.OFF
         if self._draining:
             return SlotState.DRAINING
@@ -56,46 +56,46 @@ class Slot:
     @property
     def pid(self) -> int | None:
         """The process id of its supervisor, which is part of its Celery workers' names."""
-        return None if self._watched is None else self._watched.child.pid
+        return None if self.watched is None else self.watched.child.pid
 
     def open(self) -> None:
         """Start a worker, and keep it running."""
-        self._watched = Watched(Child(self.name, self._argv, self._env))
+        self.watched = Watched(Child(self.name, self.argv, self.env))
         self._draining = False
         self.watch()
 
     def close(self) -> None:
         """Drain the worker. Further calls do nothing."""
-        if self._watched is not None and not self._draining:
+        if self.watched is not None and not self._draining:
             self._draining = True
-            self._watched.child.send(signal.SIGTERM)
+            self.watched.child.send(signal.SIGTERM)
             self.watch()
 
     def hurry(self) -> None:
         """Stop a draining worker at once; its running jobs go back to the queue."""
-        if self._watched is not None:
-            self._watched.child.send(signal.SIGTERM)
+        if self.watched is not None:
+            self.watched.child.send(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill the worker and all processes that it has started."""
-        if self._watched is not None:
-            self._watched.child.kill()
+        if self.watched is not None:
+            self.watched.child.kill()
 
     def watch(self) -> None:
         """Restart a worker that has ended; free the slot of one that has drained. Call it often."""
-        if self._watched is None:
+        if self.watched is None:
             return
-        has_ended = not self._watched.child.is_alive  # read once: it may end at any moment
+        has_ended = not self.watched.child.is_alive  # read once: it may end at any moment
         if has_ended:
-            self._note_end(self._watched)
+            self._note_end(self.watched)
         if self._draining:
             if has_ended:
-                self._watched = None
+                self.watched = None
             return
-        self._watched.keep_alive()
+        self.watched.keep_alive()
         if self._is_ready and not self._was_ready:
             self._was_ready = True
-            took_s = time.monotonic() - self._watched.child.started_at
+            took_s = time.monotonic() - self.watched.child.started_at
             log.info("%s takes jobs, %.1f s after its start", self.name, took_s)
 
     @property

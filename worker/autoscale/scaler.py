@@ -50,7 +50,7 @@ class Scaler:
         on_end(self._on_signal)
         try:
             while self._signals == 0:
-                self._turn()
+                self.turn()
                 time.sleep(POLL_S)
         finally:
             drained = self._drain()
@@ -59,18 +59,18 @@ class Scaler:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
         """Decide if it is time, and keep the chosen workers running."""
         try:
             if time.monotonic() >= self._due:
                 self._due = time.monotonic() + self._interval_s
-                self._step()
+                self.step()
             self._fleet.watch()
             self._show()
         except Exception:  # the end of this loop would drain all workers
             log.exception("internal error; trying again in a moment")
 
-    def _step(self) -> None:
+    def step(self) -> None:
         """Poll once and decide. While Redis is unavailable, change nothing."""
         try:
             self._looks = within([*self._looks, self._demand.look()], self._policy.cooldown_s)

@@ -91,7 +91,7 @@ class Lease:
         while True:
             try:
                 self._end_orphan()
-                await self._renew()
+                await self.renew()
                 self.outage = ""
                 said.note_success()
             except BrokerUnavailable as e:
@@ -155,7 +155,7 @@ class Lease:
             self._well_since = max(self._well_since, now)
         self._clock_ahead_s = ahead_s
 
-    async def _renew(self) -> None:
+    async def renew(self) -> None:
         running = {job_id for job_id in self._pool.running_ids if is_job_id(job_id)}
         await asyncio.gather(
             self._runner.run(self._renew_messages()),

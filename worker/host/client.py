@@ -79,7 +79,7 @@ class HostClient:
             **({"trace": trace} if trace else {}),
         }
         reply = await link.ask(request, int(bulk), on_device, on_step, audience or Audience())
-        return _answers(reply, len(requests))
+        return answers_of(reply, len(requests))
 
     async def close(self) -> None:
         """Close the connection; what still runs over it is lost."""
@@ -137,7 +137,7 @@ def _plain(params: ItemParams) -> dict[str, Any]:
     return fields if params.metadata is None else fields | {"metadata": None}
 
 
-def _answers(reply: Message, count: int) -> list[Answer | CrossmodalError]:
+def answers_of(reply: Message, count: int) -> list[Answer | CrossmodalError]:
     """Return the reply to each of `count` requests. Raises an error that is for all of them."""
     try:
         if "error" in reply:
