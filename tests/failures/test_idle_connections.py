@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,9 @@ from crossmodal.jobs.runners import AsyncRunner, Runner
 from crossmodal.jobs.workers import Workers
 from crossmodal.settings import Settings, load_settings
 from producer import AsyncClient, Client
+from tests.chaos.clock import Clocks
 from tests.chaos.proxy import Behaviour, Proxy
+from tests.chaos.redises import Redises
 from tests.servers import Server, start_server
 from tests.toys import ToyWorker, toy_worker
 from tests.waiting import until
@@ -143,6 +145,27 @@ def test_a_worker_whose_connections_are_forgotten_makes_others_and_hears_again(
     assert toys.inspect("ping") == {"ok": "pong"}
     after = toys.send()
     until(lambda: toys.made[after] == 1 and toys.made[running] >= 1, WAIT_S)
+
+
+def test_so_does_a_worker_that_finds_redis_through_sentinels(tmp_path: Path) -> None:
+    (tmp_path / "clocks").mkdir()
+    redis = Redises(tmp_path / "redis", Clocks(tmp_path / "clocks"), with_sentinel=True)
+    settings = load_settings(
+        broker_url=redis.server.url(Role.WORKER),
+        result_backend="",
+        storage_url=(tmp_path / "storage").as_uri(),
+    )
+    warm = {"CROSSMODAL_MAX_IDLE_S": str(IDLE_S), "CROSSMODAL_CONNECT_TIMEOUT_S": "2"}
+    with (
+        closing(redis),
+        redis.server.admin() as admin,
+        toy_worker(settings, admin, tmp_path / "worker", 4, 2, **redis.environment, **warm) as toys,
+    ):
+        toys.inspect("ping")
+        before = set(subscribers(toys))
+        redis.master.proxy.forget()
+        until(lambda: bool(set(subscribers(toys)) - before), WAIT_S, "another subscription")
+        assert toys.inspect("ping") == {"ok": "pong"}
 
 
 def test_a_worker_whose_connections_are_reset_does_not_begin_anew(

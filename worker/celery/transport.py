@@ -272,6 +272,11 @@ class CheckedSentinelChannel(CheckedChannel, kombu_redis.SentinelChannel):
     connection_class = idle.Master
     connection_class_ssl = idle.MasterTls
 
+    def _connparams(self, asynchronous: bool = False) -> Any:
+        """Return the options of connections; kombu omits the health check of Sentinel's."""
+        found = super()._connparams(asynchronous)
+        return found | {"health_check_interval": self.health_check_interval}
+
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
         """Set the Sentinels' options; kombu's own option would show their password."""
         self.sentinel_kwargs = self.sentinel_options
