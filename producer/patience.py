@@ -11,6 +11,7 @@ from threading import Event, Thread
 from crossmodal.console import note, progress
 from crossmodal.errors import CrossmodalError, Interrupted, ResultTimeout
 from crossmodal.jobs.record import Job, JobState
+from crossmodal.kinds.queue import Queue
 from producer.client import Client
 from producer.handle import JobHandle
 from producer.place import place
@@ -86,12 +87,23 @@ class Unserved:
         for queue in sorted(queues - served):
             if known.waits_for(queue) == NOBODY and not is_run(queue):
                 self._told.add(queue)
-                more = " any more" if queue in self._served else ""
-                note(
-                    f"no worker serves the queue {queue}{more}: start one with `crossmodal "
-                    "worker`, or all that is needed on this machine with `crossmodal up`"
-                )
+                note(_nobody(queue, " any more" if queue in self._served else ""))
         self._served |= served
+
+
+def _nobody(queue: str, more: str) -> str:
+    """Return that no worker serves a queue, and how to start one."""
+    model = Queue.parse(queue).model
+    if model is None:
+        return (
+            f"no worker serves the queue {queue}{more}: start one with `crossmodal worker`, or all "
+            "that is needed on this machine with `crossmodal up`"
+        )
+    return (
+        f"no worker serves the model {model}{more}: start one with its folder in CROSSMODAL_MODELS "
+        f"(a class of yours also needs CROSSMODAL_ALLOW_MODEL_CODE={model}); `crossmodal models "
+        f"forget {model}` removes the name"
+    )
 
 
 def _is_run(client: Client, jobs: Collection[Job], queue: str) -> bool:

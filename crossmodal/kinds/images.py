@@ -32,7 +32,7 @@ class ImageParams(ItemParams):
         default=None, description=f"Quality of webp and jpeg files; default: {QUALITY}."
     )
     embed_metadata: bool = Field(
-        default=True, description="Whether the files contain the prompt and params as metadata."
+        default=True, description="Write the prompt and params into the files, as metadata."
     )
 
 

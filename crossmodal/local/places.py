@@ -12,12 +12,22 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 
 
 @dataclass(frozen=True)
 class Place:
-    """The address and port of one program, set by `<variable>ADDRESS` and `<variable>PORT`."""
+    """The address and port of one program.
+
+    They are set by `<variable>ADDRESS` and `<variable>PORT`, or by options if `variable` is empty.
+    """
 
     name: str
     variable: str
     address: str
     port: int
+
+    @property
+    def remedy(self) -> str:
+        """What to do if another program listens there."""
+        if not self.variable:
+            return "Give another --port"
+        return f"Set {self.variable}PORT to another port, or do without it (--no-{self.name})"
 
     @classmethod
     def of(cls, name: str, variable: str, port: int) -> Self:
@@ -57,8 +67,7 @@ class Place:
                 probe.bind(where)
         except OSError as e:
             raise InvalidSetting(
-                f"{self.name} cannot listen at {self}: {described(e)}. Set "
-                f"{self.variable}PORT to another port, or do without it (--no-{self.name})"
+                f"{self.name} cannot listen at {self}: {described(e)}. {self.remedy}"
             ) from e
 
     def answers(self) -> bool:

@@ -189,6 +189,8 @@ class FakeWorker:
 
 
 def _counted(made: Sequence[bytes] | Sequence[str], params: ItemParams) -> Sequence[Any]:
+    if isinstance(made, str | bytes):
+        raise TypeError(f"outputs are a {type(made).__name__}: return a list of them")
     if len(made) != params.count:
         raise TypeError(f"outputs returned: {len(made)}, but count is {params.count}")
     return made

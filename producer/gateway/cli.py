@@ -12,6 +12,7 @@ import uvicorn
 from crossmodal import logs, tracing
 from crossmodal.console import errors_to_exit_status
 from crossmodal.jobs.server import check_server
+from crossmodal.local.places import Place
 from crossmodal.machine import check_tasks
 from crossmodal.scratch import remove_abandoned
 from crossmodal.settings import load_settings
@@ -57,6 +58,8 @@ def gateway(
         check_tasks("a gateway")
         remove_abandoned("upload")
         check_server(settings)
+        if port:
+            Place("the gateway", "", address, port).check_free()
         asks = needs_keys(settings, address, keys)
         app = make_app(settings, needs_keys=asks, flower_url=flower)
         server = _Server(config_of(app, address, port, settings))

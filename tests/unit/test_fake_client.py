@@ -228,6 +228,12 @@ def test_the_callers_functions_make_what_is_returned() -> None:
         assert caught.value.code == "internal_error"
 
 
+def test_outputs_that_are_no_list_are_refused() -> None:
+    client = FakeClient(describe=lambda params, image: "a dog")
+    with client, pytest.raises(JobFailed, match="outputs are a str: return a list of them"):
+        client.img2txt(PNG).result()
+
+
 def test_pictures_have_the_format_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeClient() as client:
         [image] = client.txt2img(IDEA, format="webp", quality=80).result().images

@@ -3,6 +3,7 @@
 import io
 import json
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -185,6 +186,17 @@ def test_where_no_worker_is_that_is_said_once_and_how_to_start_one(
     assert done.stderr.startswith(NOTE)
     assert "`crossmodal up`" in done.stderr
     assert done.stderr.count("no worker serves") == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_of_a_model_it_says_where_its_folder_belongs(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Unserved(client, lambda: {"txt2img.turbo"}).check()
+    said = capsys.readouterr().err
+    assert said.startswith("no worker serves the model turbo: start one with its folder in")
+    assert "CROSSMODAL_ALLOW_MODEL_CODE=turbo" in said
+    assert "`crossmodal models forget turbo`" in said
 
 
 @pytest.mark.usefixtures("impatient")
@@ -591,6 +603,15 @@ def test_with_json_what_is_told_is_json_too(run: Run, checks: list[set[str]]) ->
     assert told["note"].startswith(NOTE)
     assert error["code"] == "interrupted"
     assert done.stdout == ""
+
+
+def test_a_gateway_says_that_another_program_listens_at_its_port(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run("gateway", "--port", str(port))
+    assert done.returncode == 2
+    assert f"cannot listen at 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert "another --port" in done.stderr
 
 
 def test_a_batch_whose_output_cannot_be_written_is_not_begun(run: Run, client: Client) -> None:
