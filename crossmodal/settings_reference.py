@@ -99,8 +99,8 @@ OTHERS = "Other settings"
 FOREIGN: dict[str, str] = {
     "CROSSMODAL_GATEWAY_ADDRESS": "Listen address of `crossmodal gateway`, unless "
     "`--address` is given: `127.0.0.1`.",
-    "CROSSMODAL_GATEWAY_PORT": "Listen port of `crossmodal gateway`, unless `--port` is "
-    "given: `8000`.",
+    "CROSSMODAL_GATEWAY_PORT": "Listen port of `crossmodal gateway`, with `up` too, unless "
+    "`--port` is given: `8000`.",
     "AWS_*": "Credentials, region and endpoint of S3 and compatible stores. `AZURE_*` and "
     "`GOOGLE_*` for the others.",
     "FLOWER_*": "Flower's own options. `FLOWER_BASIC_AUTH=user:password` requires a login; it "

@@ -230,6 +230,17 @@ def test_where_none_can_be_forked_threads_run_what_can_be_run_by_several(
         lane.close()
 
 
+def test_a_caption_that_is_a_str_is_an_error_that_says_what_to_return() -> None:
+    class Plain(Describing):
+        def run(self, batch: Batch) -> Sequence[Outcome]:
+            return [["a dog"] for _ in batch]  # type: ignore[list-item]
+
+    request = HostRequest(Img2TxtParams(image=BlobRef(key="k")), np.zeros((5, 6, 3), np.uint8))
+    failure = only(Plain(), request)
+    assert isinstance(failure, InferenceFailed)
+    assert "return Caption(text, log_probability)" in str(failure)
+
+
 def test_a_caption_whose_probability_is_no_number_is_an_error() -> None:
     class Odd(Describing):
         def run(self, batch: Batch) -> Sequence[Outcome]:

@@ -252,8 +252,14 @@ def _drawn(made: Sequence[Any]) -> Drawn:
     )
 
 
+def _caption(made: Any) -> Caption:
+    if isinstance(made, str):
+        raise TypeError("a caption is a str: return Caption(text, log_probability)")
+    return made if isinstance(made, Caption) else Caption(*made)
+
+
 def _described(made: Any) -> Described:
-    captions = [one if isinstance(one, Caption) else Caption(*one) for one in made]
+    captions = [_caption(one) for one in made]
     return Described(
         tuple(
             GeneratedCaption(text=one.text, log_probability=one.log_probability) for one in captions
