@@ -1,7 +1,7 @@
 """The ledger's scripts in Python, as far as a client's jobs need them.
 
-The `.lua` file of the same name documents each; fairness among owners, webhooks and retention are
-left out.
+The file of the same name in `crossmodal/jobs/scripts/` documents each; fairness among owners,
+webhooks and retention are left out.
 """
 
 from collections.abc import Mapping
