@@ -197,7 +197,7 @@ def cancel_batch(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
     return int(redis.hashes[keys[0]]["messages"])
 
 
-def limits(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
+def fix_batch_limits(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
     """Fix the max items of a batch job's messages; the first value stays for good."""
     known = redis.hashes[keys[0]]
     wanted = zip(args[3::2], args[4::2], strict=True)
@@ -212,7 +212,7 @@ FUNCTIONS: dict[str, Function] = {
     "expire": expire,
     "remove": remove,
     "cancel_batch": cancel_batch,
-    "limits": limits,
+    "fix_batch_limits": fix_batch_limits,
 }
 
 
