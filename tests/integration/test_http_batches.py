@@ -39,10 +39,10 @@ from tests.unit.test_bulk import running as running_job_runner
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
 from tests.workers import environment
-from worker.background import batches as batch_runner
-from worker.background import run as batch_run
-from worker.background.batches import MAX_OF_OWNER, MAX_RUNS, BatchRunner
-from worker.background.run import BatchLeft, BatchRun
+from worker.background import http_batch_run as batch_run
+from worker.background import http_batches as batch_runner
+from worker.background.http_batch_run import BatchLeft, BatchRun
+from worker.background.http_batches import MAX_OF_OWNER, MAX_RUNS, BatchRunner
 from worker.endings import TakenMessage
 
 PROMPT = b'{"url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
