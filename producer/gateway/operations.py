@@ -10,7 +10,6 @@ from crossmodal.errors import BrokerUnavailable, DeadLetterNotFound
 from crossmodal.jobs.access import ApiKey
 from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import DeadLetter, ModelInfo, QueueStatus
-from producer.commands.dead import replay
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import Figures, Up, figures, render
 from producer.gateway.ownership import may_see, missing
@@ -27,6 +26,7 @@ from producer.gateway.shapes import (
     Urls,
     job_view,
 )
+from producer.replay import replay
 from producer.told import told
 
 log = logging.getLogger(__name__)
