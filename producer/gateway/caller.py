@@ -19,8 +19,8 @@ from crossmodal.errors import Forbidden, Unauthorized
 from crossmodal.jobs.access import ANYBODY, ApiKey
 from crossmodal.jobs.record import Job
 from producer.gateway.ownership import own_record
+from producer.gateway.responses import Urls
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import Urls
 
 bearer = HTTPBearer(auto_error=False, description="An API key: `crossmodal keys create NAME`.")
 

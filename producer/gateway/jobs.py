@@ -19,8 +19,8 @@ from producer.gateway.caller import Caller, ListInTurn, OwnJob, UrlsOf
 from producer.gateway.pictures import params_of
 from producer.gateway.problems import BadRequest, documented, linked
 from producer.gateway.requests import CancelRequest, JobQuery, JobRequest
+from producer.gateway.responses import Canceled, JobPage, JobView, ResultView, Urls, job_view
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import Canceled, JobPage, JobView, ResultView, Urls, job_view
 from producer.gateway.streams import ended
 from producer.gateway.webhooks import origin_of
 from producer.handle import result_of

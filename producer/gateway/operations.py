@@ -15,8 +15,7 @@ from producer.gateway.metrics import Figures, Up, figures, render
 from producer.gateway.ownership import may_see, missing
 from producer.gateway.problems import documented
 from producer.gateway.requests import DeadLetterQuery
-from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import (
+from producer.gateway.responses import (
     DeadLetterPage,
     DeadLetterView,
     ModelPage,
@@ -26,6 +25,7 @@ from producer.gateway.shapes import (
     Urls,
     job_view,
 )
+from producer.gateway.services import Services, ServicesOf
 from producer.replay import replay
 from producer.told import told
 

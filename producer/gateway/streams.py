@@ -19,8 +19,8 @@ from producer.gateway.caller import Caller, OwnJob, UrlsOf
 from producer.gateway.hub import Follower
 from producer.gateway.operations import queues
 from producer.gateway.problems import BadRequest, NothingMore, documented
+from producer.gateway.responses import QueuesView, job_view, progress_view
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import QueuesView, job_view, progress_view
 
 LOOK_S = 10.0  # poll interval of a followed job without events, as for its expiry
 SKEW_S = 1.0  # max lead of this machine's clock over Redis's

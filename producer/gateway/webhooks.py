@@ -11,8 +11,8 @@ from crossmodal.jobs.webhooks import Deliveries
 from producer.gateway.caller import Caller, ListInTurn
 from producer.gateway.problems import documented
 from producer.gateway.requests import DeliveryQuery
+from producer.gateway.responses import DeliveryPage, Urls, WebhookSecret
 from producer.gateway.services import ServicesOf
-from producer.gateway.shapes import DeliveryPage, Urls, WebhookSecret
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
