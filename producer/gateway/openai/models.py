@@ -16,8 +16,7 @@ from crossmodal.kinds.schema import Schema
 from crossmodal.kinds.txt2img import TXT2IMG
 from producer.gateway.caller import Caller
 from producer.gateway.openai.errors import TAG, documented
-from producer.gateway.operations import model_view
-from producer.gateway.responses import ModelView
+from producer.gateway.responses import ModelView, model_view
 from producer.gateway.services import ServicesOf
 
 MODELS_S = 1.0  # max age of the cached models
