@@ -1,6 +1,6 @@
 """`/v1/models/NAME`; and the models that stand for OpenAI's own names, which clients use.
 
-The list of models is in `operations`: it is the same for all clients.
+The list of models is in `routes/operations.py`: it is the same for all clients.
 """
 
 import re

@@ -17,9 +17,9 @@ from crossmodal.jobs.record import Job, JobState, Progress, WorkerInfo
 from producer.gateway import problems
 from producer.gateway.caller import Caller, OwnJob, UrlsOf, lasting
 from producer.gateway.hub import Follower
-from producer.gateway.operations import queues
 from producer.gateway.problems import BadRequest, NothingMore, documented
 from producer.gateway.responses import QueuesView, job_view, progress_view
+from producer.gateway.routes.operations import queues
 from producer.gateway.services import Services, ServicesOf
 from producer.gateway.waiting import AGAIN_S, patience_s
 
