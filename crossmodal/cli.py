@@ -72,7 +72,7 @@ _USE = {
     "health": ("worker.health:health", "Check whether this machine's workers are live, or ready"),
     "doctor": ("worker.doctor:doctor", "Check what is reachable and configured, with remedies"),
     "settings": ("crossmodal.settings_reference:settings", "Show every setting and its value"),
-    "models": ("worker.models:app", "Folders of models: show one, check one, pull one"),
+    "models": ("worker.models_cli:app", "Folders of models: show one, check one, pull one"),
     "train": ("crossmodal.training.cli:train", "Train a bundle"),
     "evaluate": (
         "crossmodal.training.evaluating:evaluate",

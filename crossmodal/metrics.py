@@ -1,6 +1,6 @@
 """Prometheus metrics of workers, model hosts and users of the object store.
 
-A worker's processes write files that their supervisor serves (`worker.metrics`); without
+A worker's processes write files that their supervisor serves (`worker.metrics_server`); without
 CROSSMODAL_METRICS_PORT they count in memory only. Each metric has a row in docs/metrics.md.
 """
 

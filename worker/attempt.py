@@ -47,7 +47,7 @@ from worker.bulk import BulkRun
 from worker.cancel import CancelToken, InHand, Superseded
 from worker.decoders.pool import Decoders
 from worker.decoders.process import DecoderUnavailable
-from worker.delivery import Busy, Delivery, Elsewhere, Ending, Released, Skipped
+from worker.endings import Busy, Elsewhere, Ending, Released, Skipped, TakenMessage
 from worker.gate import Gate
 from worker.hosts import Hosts
 from worker.items import Items
@@ -99,7 +99,7 @@ class JobRunner:
         await self.hosts.close()
         await self._hasty.close()
 
-    async def run(self, delivery: Delivery) -> Ending:
+    async def run(self, taken: TakenMessage) -> Ending:
         """Run one attempt at the job.
 
         Waits while Redis is unavailable. Raises `BrokerUnavailable` for a call that Redis can
@@ -107,43 +107,43 @@ class JobRunner:
         attempt could not start; the job has then failed.
         """
         try:
-            return await self._run(delivery)
+            return await self._run(taken)
         except (BrokerUnavailable, InvalidParams):
             raise
         except Exception as e:  # fail the job, else its message is redelivered forever
             failure = Failure.of(_internal(e))
-            await self._redis.run(self._ledger.refuse(delivery.job, failure))
+            await self._redis.run(self._ledger.refuse(taken.job, failure))
             raise
 
-    async def _run(self, delivery: Delivery) -> Ending:
-        queue, problem = _queue_of(delivery), None
-        if not delivery.is_recorded:
-            queue, problem = await self._adopt(delivery)
+    async def _run(self, taken: TakenMessage) -> Ending:
+        queue, problem = _queue_of(taken), None
+        if not taken.is_recorded:
+            queue, problem = await self._adopt(taken)
         if problem is None and not self.hosts.serves(queue):
-            return Elsewhere() if delivery.is_recorded else Skipped("superseded")
+            return Elsewhere() if taken.is_recorded else Skipped("superseded")
         with self.hosts.busy(queue):
-            return await self._begin(delivery, problem)
+            return await self._begin(taken, problem)
 
-    async def _begin(self, delivery: Delivery, problem: InvalidParams | None) -> Ending:
-        start = partial(self._ledger.start, delivery.job, delivery.worker)
+    async def _begin(self, taken: TakenMessage, problem: InvalidParams | None) -> Ending:
+        start = partial(self._ledger.start, taken.job, taken.worker)
         attempt = await self._redis.run(start(), again=start(again=True))
         if isinstance(attempt, NotStarted):
-            log.info("job %s is not started: %s", delivery.job, attempt.reason)
+            log.info("job %s is not started: %s", taken.job, attempt.reason)
             if attempt.reason == "paused":
-                return await self._put_back(delivery, problem)
-            return Busy() if attempt.reason == "busy" else await self._outcome(delivery.job)
-        ending = await self._observe(delivery.task, attempt, problem)
-        return await self._outcome(delivery.job) if isinstance(ending, Skipped) else ending
+                return await self._put_back(taken, problem)
+            return Busy() if attempt.reason == "busy" else await self._outcome(taken.job)
+        ending = await self._observe(taken.task, attempt, problem)
+        return await self._outcome(taken.job) if isinstance(ending, Skipped) else ending
 
-    async def _put_back(self, delivery: Delivery, problem: InvalidParams | None) -> Ending:
+    async def _put_back(self, taken: TakenMessage, problem: InvalidParams | None) -> Ending:
         """Return a job of a paused queue to its place in the queue, with a new message."""
         await asyncio.sleep(PAUSED_S)
         try:
-            job = await self._redis.run(self._ledger.get(delivery.job))
+            job = await self._redis.run(self._ledger.get(taken.job))
         except JobNotFound:
             job = None
         if job is None or job.state.is_terminal:  # `start` then sends its owner's next message
-            return await self._begin(delivery, problem)
+            return await self._begin(taken, problem)
         priority = broker_priority(job.priority, job.owner)
         message = message_for(Queue.parse(job.queue), job.id, job.params, priority)
         await self._redis.run(self._ledger.requeue(job, message))
@@ -204,32 +204,32 @@ class JobRunner:
             log.exception("job %s: unexpected error", attempt.job)
             return await self._give_up(attempt, _internal(e))
 
-    async def _adopt(self, delivery: Delivery) -> tuple[Queue, InvalidParams | None]:
+    async def _adopt(self, taken: TakenMessage) -> tuple[Queue, InvalidParams | None]:
         """Create the record of a job that plain Celery sent, unless it has one.
 
         Returns the queue of such jobs, and what is wrong with the params of a new record. If this
         worker does not serve that queue, the job has been sent there.
         """
-        job_id = check_job_id(delivery.job)
-        queue, message, problem = _queue_of(delivery), "", None
+        job_id = check_job_id(taken.job)
+        queue, message, problem = _queue_of(taken), "", None
         try:
-            params, queue = await self._checked(delivery)
+            params, queue = await self._checked(taken)
             text = json.dumps(recorded(params))
             message = "" if self.hosts.serves(queue) else message_of(job_id, params, queue.model)
         except (InvalidParams, ModelBroken) as e:
-            problem, text = InvalidParams(str(e)), _excerpt(delivery.raw)
+            problem, text = InvalidParams(str(e)), _excerpt(taken.raw)
             problem.code = e.code
         # No fingerprint: it is compared only for an idempotency key, and there is none.
         _, is_new = await self._redis.run(
             self._ledger.submit(
                 Submission(
                     job_id,
-                    delivery.task,
+                    taken.task,
                     text,
                     "",
                     bounded=False,
-                    expires_in_s=delivery.expires_in_s,
-                    origin=Origin(traceparent=delivery.traceparent),
+                    expires_in_s=taken.expires_in_s,
+                    origin=Origin(traceparent=taken.traceparent),
                     model=queue.model,
                     message=message,
                 )
@@ -240,10 +240,10 @@ class JobRunner:
             await self._redis.run(self._ledger.requeue(job, message))
         return queue, problem if is_new else None
 
-    async def _checked(self, delivery: Delivery) -> tuple[Params, Queue]:
+    async def _checked(self, taken: TakenMessage) -> tuple[Params, Queue]:
         """Return the checked params of a job that plain Celery sent, and its queue."""
-        task, raw = delivery.task, delivery.raw
-        if delivery.has_positional:
+        task, raw = taken.task, taken.raw
+        if taken.has_positional:
             raise InvalidParams("the message has positional arguments: give all params by name")
         known = await self._redis.run(self._models.known())
         if task.is_bulk:
@@ -303,13 +303,13 @@ def _internal(error: Exception) -> CrossmodalError:
     return ours
 
 
-def _queue_of(delivery: Delivery) -> Queue:
+def _queue_of(taken: TakenMessage) -> Queue:
     """Return the message's queue if it is one of this task, else the task's default queue."""
     with suppress(ValueError):  # the plain Celery queue names no task
-        found = Queue.parse(delivery.queue)
-        if found.task == delivery.task:
+        found = Queue.parse(taken.queue)
+        if found.task == taken.task:
             return found
-    return Queue(delivery.task)
+    return Queue(taken.task)
 
 
 def _is_to_blame(error: CrossmodalError, attempt: Attempt) -> bool:

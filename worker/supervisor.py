@@ -21,7 +21,7 @@ from worker.crews import Crew, queues_of
 from worker.devices import Device
 from worker.health import UnitFiles, is_locked, lock, supervisors_in
 from worker.host_process import MODEL_HOST
-from worker.metrics import MetricsServer
+from worker.metrics_server import MetricsServer
 from worker.serving import ServedModel
 from worker.unit import Unit
 

@@ -14,7 +14,7 @@ from worker.crews import Crew
 from worker.devices import Device
 from worker.health import UnitFiles, WorkerFiles
 from worker.host_process import MODEL_HOST, HostProcess
-from worker.metrics import MetricFiles
+from worker.metrics_server import MetricFiles
 from worker.serving import ServedModel, Serving
 from worker.watched import Watched
 

@@ -43,7 +43,9 @@ class DeadLetters:
         }
         flat = [part for pair in fields.items() for part in pair]
         key = names.letter_key(self._prefix, letter_id)
-        yield Script("bury", (key,), (self._prefix, letter_id, self._settings.retention_s, *flat))
+        yield Script(
+            "bury_letter", (key,), (self._prefix, letter_id, self._settings.retention_s, *flat)
+        )
         return letter_id
 
     @call

@@ -22,4 +22,4 @@ class Leases:
         yield self._script(key, who, "1")
 
     def _script(self, key: str, who: str, ends: str) -> Script:
-        return Script("lease", (key,), (self._prefix, key, who, self._lease_s, ends))
+        return Script("hold_lease", (key,), (self._prefix, key, who, self._lease_s, ends))

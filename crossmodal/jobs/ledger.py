@@ -285,7 +285,7 @@ class JobLedger(JobRecords):
         """
         key = names.batch_key(self._prefix, batch_id)
         pairs = [part for queue, most in wanted.items() for part in (str(queue.in_bulk), most)]
-        known = yield self._on_key("limits", key, batch_id, self._retention, *pairs)
+        known = yield self._on_key("fix_batch_limits", key, batch_id, self._retention, *pairs)
         return dict(zip(wanted, known, strict=True))
 
     @call

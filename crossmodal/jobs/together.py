@@ -7,7 +7,7 @@ from typing import Any
 from redis.exceptions import DataError, NoScriptError, RedisError, ResponseError
 
 from crossmodal.jobs.calls import Command, Script
-from crossmodal.jobs.scripts import digest, script
+from crossmodal.jobs.scripts.loader import digest, script
 
 Sent = Command | Script
 Asked = list[tuple[Sequence[Sent], "asyncio.Future[list[Any]]"]]

@@ -60,7 +60,7 @@ class Deliveries:
     def claim_due(self, max_count: int) -> Steps[DeliveryList]:
         """Claim due deliveries for `claim_s`; return them."""
         args = (self._prefix, "", max_count, self.claim_s, MAX_OF_OWNER)
-        found = yield Script("claim", (self._pending,), args)
+        found = yield Script("claim_deliveries", (self._pending,), args)
         return [d for name, flat in found if (d := _readable(name, _paired(flat))) is not None]
 
     @call
@@ -84,7 +84,7 @@ class Deliveries:
             self._retention_s,
             *flat,
         )
-        _, tried_at, next_at = yield Script("note", (self._pending,), args)
+        _, tried_at, next_at = yield Script("note_delivery", (self._pending,), args)
         return delivery.model_copy(
             update=fields
             | {"tried_at": float(tried_at), "next_at": float(next_at) if next_at else None}

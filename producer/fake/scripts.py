@@ -1,7 +1,7 @@
 """The ledger's scripts in Python, as far as a client's jobs need them.
 
-The `.lua` file of the same name documents each; fairness among owners, webhooks and retention are
-left out.
+The file of the same name in `crossmodal/jobs/scripts/` documents each; fairness among owners,
+webhooks and retention are left out.
 """
 
 from collections.abc import Mapping
@@ -197,7 +197,7 @@ def cancel_batch(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
     return int(redis.hashes[keys[0]]["messages"])
 
 
-def limits(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
+def fix_batch_limits(redis: FakeRedis, keys: list[str], args: list[Any]) -> Any:
     """Fix the max items of a batch job's messages; the first value stays for good."""
     known = redis.hashes[keys[0]]
     wanted = zip(args[3::2], args[4::2], strict=True)
@@ -212,7 +212,7 @@ FUNCTIONS: dict[str, Function] = {
     "expire": expire,
     "remove": remove,
     "cancel_batch": cancel_batch,
-    "limits": limits,
+    "fix_batch_limits": fix_batch_limits,
 }
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from crossmodal import tracing
 from crossmodal.extras import DISTRIBUTION
 from crossmodal.settings import Settings
-from producer.gateway import batches, blobs, jobs, operations, problems, streams, webhooks
+from producer.gateway import problems
 from producer.gateway.a1111 import errors as a1111_errors
 from producer.gateway.a1111 import fields as a1111_fields
 from producer.gateway.a1111 import jobs as a1111_jobs
@@ -31,6 +31,7 @@ from producer.gateway.openai import chat, files, images, models
 from producer.gateway.openai.errors import TAG, rendered
 from producer.gateway.parameters import no_others
 from producer.gateway.requests import REQUESTS, CancelRequest, UploadRequest
+from producer.gateway.routes import batches, blobs, jobs, operations, streams, webhooks
 from producer.gateway.services import Services
 from producer.http.bodies import BodyLimits
 from producer.http.lengths import OneLength

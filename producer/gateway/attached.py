@@ -14,7 +14,7 @@ from crossmodal.jobs.submission import PAUSED_S
 from crossmodal.kinds.base import ItemParams
 from crossmodal.kinds.registry import kind_of
 from producer.gateway.services import Services
-from producer.gateway.streams import AGAIN_S, patience_s
+from producer.gateway.waiting import AGAIN_S, patience_s
 from producer.http.bodies import body_is_done
 from producer.leaving import cancel_left
 

@@ -13,8 +13,8 @@ from crossmodal.jobs.names import new_job_id
 from producer.batches.jsonl import BatchFile
 from producer.gateway.intake import Line, check_lines
 from producer.gateway.ownership import is_visible, may_see, missing
+from producer.gateway.responses import batch_counts
 from producer.gateway.services import Services, Turns
-from producer.gateway.shapes import batch_counts
 
 NOTHING = {"completed": 0, "failed": 0}
 

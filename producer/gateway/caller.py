@@ -1,6 +1,6 @@
-"""Authentication of callers by API key, and checks of what they may access."""
+"""Authentication of callers by API key, what they may access, and the origin of their jobs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -17,10 +17,11 @@ from starlette.types import Scope
 from crossmodal.addresses import LOOPBACK
 from crossmodal.errors import Forbidden, Unauthorized
 from crossmodal.jobs.access import ANYBODY, ApiKey
+from crossmodal.jobs.origin import HookEvent, Origin, Webhook
 from crossmodal.jobs.record import Job
 from producer.gateway.ownership import own_record
+from producer.gateway.responses import Urls
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import Urls
 
 bearer = HTTPBearer(auto_error=False, description="An API key: `crossmodal keys create NAME`.")
 
@@ -140,6 +141,11 @@ async def in_turn(key: Caller, services: ServicesOf) -> AsyncIterator[None]:
 ListInTurn = Depends(in_turn)
 
 
+async def lasting(key: Caller, services: ServicesOf) -> None:
+    """Check that the key may hold one more long request open. Raises `RateLimited`."""
+    services.connections.check_room(key.id)
+
+
 async def operator(key: Caller) -> ApiKey:
     """Return the caller's key if it is an operator's. Raises `Forbidden`."""
     if not key.is_operator:
@@ -164,3 +170,15 @@ async def urls(request: Request, services: ServicesOf) -> Urls:
 
 
 UrlsOf = Annotated[Urls, Depends(urls)]
+
+
+def origin_of(
+    key: ApiKey,
+    urls: Urls,
+    url: str | None,
+    events: Sequence[HookEvent],
+    traceparent: str | None = None,
+) -> Origin:
+    """Return a job's origin, as the ledger keeps it: owner, limit, trace, webhook."""
+    webhook = Webhook(url=url, events=tuple(events), base=urls.base) if url else None
+    return Origin(key.id, key.max_queued if key.id else None, traceparent, webhook)

@@ -16,8 +16,8 @@ from crossmodal.local.places import Place
 from crossmodal.machine import check_tasks
 from crossmodal.scratch import remove_abandoned
 from crossmodal.settings import load_settings
-from producer.callers import needs_keys
 from producer.gateway.app import make_app
+from producer.http.keys_needed import needs_keys
 from producer.http.protocol import config_of
 
 log = logging.getLogger(__name__)

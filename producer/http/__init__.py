@@ -1,1 +1,1 @@
-"""What the HTTP servers share: limits on connections and bodies, and the manners of HTTP."""
+"""What the HTTP servers share: who needs a key, limits on connections and bodies, manners."""

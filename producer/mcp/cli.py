@@ -19,7 +19,7 @@ from crossmodal.console import errors_to_exit_status
 from crossmodal.errors import InvalidSetting
 from crossmodal.machine import check_tasks
 from crossmodal.settings import Settings, load_settings
-from producer.callers import needs_keys
+from producer.http.keys_needed import needs_keys
 from producer.http.protocol import config_of
 from producer.mcp.desk import AgentsClient, Desk
 from producer.mcp.http import Keys, anybody, make_app

@@ -12,7 +12,7 @@ import uvloop
 from crossmodal.settings import Settings
 from worker.attempt import JobRunner
 from worker.decoders.pool import PROGRAM, Decoders
-from worker.delivery import Delivery, Ending
+from worker.endings import Ending, TakenMessage
 from worker.host.client import HostClient
 from worker.hosts import Hosts
 
@@ -26,13 +26,13 @@ class LoopRunner:
         self._loop = loop
         self.runner = runner
 
-    def start(self, delivery: Delivery) -> "Future[Ending]":
-        """Start a delivery."""
-        return asyncio.run_coroutine_threadsafe(self.runner.run(delivery), self._loop)
+    def start(self, taken: TakenMessage) -> "Future[Ending]":
+        """Start on a taken message."""
+        return asyncio.run_coroutine_threadsafe(self.runner.run(taken), self._loop)
 
-    def run(self, delivery: Delivery) -> Ending:
-        """Run a delivery; return its ending."""
-        return self.start(delivery).result(WAIT_S)
+    def run(self, taken: TakenMessage) -> Ending:
+        """Run what a taken message asks for; return its ending."""
+        return self.start(taken).result(WAIT_S)
 
 
 @contextmanager

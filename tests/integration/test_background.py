@@ -16,7 +16,7 @@ from crossmodal.processes import Child
 from crossmodal.settings import Settings
 from producer.gateway import readiness
 from producer.gateway.app import make_app
-from producer.gateway.operations import NO_BACKGROUND
+from producer.gateway.routes.operations import NO_BACKGROUND
 from tests.background import background, hooked
 from tests.gateway import calling
 from tests.receiver import listening

@@ -103,7 +103,7 @@ def test_a_blob_that_comes_slowly_holds_up_nobody_else(
         async with calling(app) as http:
             key = (await http.post("/v1/uploads", content=PICTURE, headers=PNG)).json()["key"]
             monkeypatch.setattr(Storage, "stream", stream)
-            monkeypatch.setattr("producer.gateway.blobs._type_of", lambda *_: "image/png")
+            monkeypatch.setattr("producer.gateway.routes.blobs._type_of", lambda *_: "image/png")
             stuck = [
                 asyncio.create_task(http.get(f"/v1/blobs/{key}")) for _ in range(3 * STORE_THREADS)
             ]
@@ -255,7 +255,7 @@ def test_an_error_of_ours_is_a_problem_with_the_headers_of_all(
         async with calling(app) as http:
             return await http.get("/v1/models")
 
-    monkeypatch.setattr("producer.gateway.operations.ModelPage", None)
+    monkeypatch.setattr("producer.gateway.routes.operations.ModelPage", None)
     reply = asyncio.run(asked())
     assert (reply.status_code, reply.json()["code"]) == (500, "internal_error")
     assert reply.headers["x-content-type-options"] == "nosniff"

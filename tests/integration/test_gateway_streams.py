@@ -19,7 +19,7 @@ from crossmodal.jobs.workers import Workers
 from crossmodal.local.valkey import free_port
 from crossmodal.settings import Settings, load_settings
 from producer import Client
-from producer.gateway.streams import patience_s
+from producer.gateway.waiting import patience_s
 from producer.http import connections
 from tests.gateway import in_thread
 from tests.integration.test_gateway import events

@@ -39,11 +39,11 @@ from tests.unit.test_bulk import running as running_job_runner
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
 from tests.workers import environment
-from worker.background import batches as batch_runner
-from worker.background import run as batch_run
-from worker.background.batches import MAX_OF_OWNER, MAX_RUNS, BatchRunner
-from worker.background.run import BatchLeft, BatchRun
-from worker.delivery import Delivery
+from worker.background import http_batch_run as batch_run
+from worker.background import http_batches as batch_runner
+from worker.background.http_batch_run import BatchLeft, BatchRun
+from worker.background.http_batches import MAX_OF_OWNER, MAX_RUNS, BatchRunner
+from worker.endings import TakenMessage
 
 PROMPT = b'{"url": "/v1/txt2img", "body": {"prompt": "a red circle"}}\n'
 BROKEN = b"this line fails alone, without a worker\n"
@@ -147,8 +147,8 @@ def run_message(settings: Settings, job_id: str) -> None:
         tempfile.TemporaryDirectory(prefix="cm-") as folder,
         running_job_runner(settings, Path(folder)) as (_, runner),
     ):
-        delivery = Delivery(job_id, Task("txt2img.bulk"), {}, WORKER, is_recorded=True)
-        assert isinstance(runner.run(delivery), JobResult)
+        taken = TakenMessage(job_id, Task("txt2img.bulk"), {}, WORKER, is_recorded=True)
+        assert isinstance(runner.run(taken), JobResult)
 
 
 # -- one run ----------------------------------------------------------------------------

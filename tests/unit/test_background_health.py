@@ -9,9 +9,9 @@ import pytest
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.settings import Settings
 from producer import Client
-from worker.background.batches import BatchRunner
+from worker.background.http_batch_run import BatchRun
+from worker.background.http_batches import BatchRunner
 from worker.background.presence import TURN_S, Presence
-from worker.background.run import BatchRun
 
 WAIT_S = 30
 

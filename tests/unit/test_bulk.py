@@ -47,7 +47,7 @@ from tests.fakes.runner import LoopRunner, looping
 from tests.unit.test_ledger import WORKER
 from tests.waiting import until
 from worker import bulk
-from worker.delivery import Delivery, Ending, Released
+from worker.endings import Ending, Released, TakenMessage
 
 WAIT_S = 30
 BATCH = "some-batch"
@@ -945,7 +945,7 @@ def worker(settings: Settings, tmp_path: Path) -> Iterator[tuple[FakeHost, LoopR
 
 
 def work(runner: LoopRunner, task: Task = BULK, number: int = 0) -> Ending:
-    return runner.run(Delivery(bulk_job_id(BATCH, number), task, {}, WORKER, is_recorded=True))
+    return runner.run(TakenMessage(bulk_job_id(BATCH, number), task, {}, WORKER, is_recorded=True))
 
 
 def png(side: int = 20) -> bytes:

@@ -23,7 +23,8 @@ from crossmodal.kinds.task import Task
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
 from producer import Client
-from producer.commands.dead import app, replay
+from producer.commands.dead import app
+from producer.replay import replay
 from tests.at_once import at_once
 from tests.ledgers import Ledger
 from tests.unit.test_ledger import FAILURE, WORKER

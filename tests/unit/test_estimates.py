@@ -14,7 +14,7 @@ from crossmodal.jobs.connection import connect
 from crossmodal.jobs.ledger import Attempt, NotStarted
 from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.record import QueueStatus
-from crossmodal.jobs.scripts import script
+from crossmodal.jobs.scripts.loader import script
 from crossmodal.jobs.submission import Submission
 from crossmodal.kinds.task import Task
 from crossmodal.settings import Settings

@@ -214,7 +214,7 @@ def test_only_what_has_models_is_asked_whether_it_is_ready(overlay: str) -> None
 
 @each_overlay
 def test_probes_of_the_gateway_are_routes_of_it(overlay: str) -> None:
-    from producer.gateway.operations import probes
+    from producer.gateway.routes.operations import probes
 
     routes = {getattr(route, "path", None) for route in probes.routes}
     gateway = container(overlay, "gateway")

@@ -23,8 +23,8 @@ from crossmodal.kinds.schema import schema_of
 from crossmodal.kinds.txt2img import Txt2ImgParams
 from crossmodal.settings import Settings
 from producer import Client
-from producer.callers import needs_keys
 from producer.fake.worker import FakeWorker, plain_captions, plain_pictures
+from producer.http.keys_needed import needs_keys
 from producer.mcp.arguments import Draw
 from producer.mcp.desk import AgentsClient, Call, Desk
 from producer.mcp.http import Keys, anybody, make_app

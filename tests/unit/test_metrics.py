@@ -43,7 +43,7 @@ from tests.conftest import need
 from tests.exposition import documented, exported, problems_of, value
 from tests.unit.test_batcher import Recorder, batcher_of, one, request
 from worker.host.isolation import run_isolated
-from worker.metrics import MetricFiles, MetricsServer
+from worker.metrics_server import MetricFiles, MetricsServer
 
 
 @pytest.fixture

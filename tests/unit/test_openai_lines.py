@@ -18,7 +18,7 @@ from producer.batches.jsonl import BatchFile
 from producer.gateway.intake import check_lines
 from producer.gateway.openai.files import page
 from producer.gateway.openai.lines import ours, ours_or_refused, theirs, wants_urls
-from producer.gateway.shapes import Urls
+from producer.gateway.responses import Urls
 
 KNOWN = KnownModels(
     [

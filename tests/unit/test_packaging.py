@@ -23,8 +23,8 @@ PACKAGES = ("crossmodal", "producer", "worker")
 BESIDE = ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "constraints.txt", "SECURITY.md")
 READ_AT_RUN_TIME = (
     "crossmodal/bundles/scenes/bundle.json",
-    "crossmodal/jobs/common.lua",
-    "crossmodal/jobs/submit.lua",
+    "crossmodal/jobs/scripts/common.lua",
+    "crossmodal/jobs/scripts/submit.lua",
     "crossmodal/local/flowerconfig.py",
     "producer/gateway/page/index.html",
     "producer/gateway/page/base.css",
@@ -178,7 +178,8 @@ def test_the_sdist_holds_what_a_wheel_is_made_of(built: Path) -> None:
 
 def test_what_was_installed_runs_without_the_tree(installed: Path, tmp_path: Path) -> None:
     program = (
-        "import json; import crossmodal, producer; from crossmodal.jobs.scripts import script; "
+        "import json; import crossmodal, producer; "
+        "from crossmodal.jobs.scripts.loader import script; "
         "from producer.gateway.app import PAGE; from crossmodal.local import flowerconfig as f; "
         "print(json.dumps([crossmodal.__file__, producer.__file__, f.__file__, str(PAGE), "
         "script('submit')[:2], (PAGE / 'index.html').read_text()[:9]]))"

@@ -19,7 +19,7 @@ from worker.autoscale.scaler import Scaler, claim
 from worker.cli import chosen
 from worker.crews import Crew, crews_of
 from worker.devices import Device, parse_devices
-from worker.metrics import serve
+from worker.metrics_server import serve
 
 NOT_AFTER = ("devices", "metrics_port", "ready_file")  # options that this command sets itself
 

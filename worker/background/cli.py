@@ -15,7 +15,7 @@ from crossmodal.machine import check_tasks
 from crossmodal.scratch import remove_abandoned
 from crossmodal.settings import Settings, load_settings
 from producer.client import Client
-from worker.background.batches import BatchRunner
+from worker.background.http_batches import BatchRunner
 from worker.background.presence import Presence
 from worker.background.webhooks import WebhookSender
 

@@ -21,7 +21,7 @@ from crossmodal.jobs.record import Failure, JobResult, JobState
 from crossmodal.kinds.task import Task, tasks
 from worker.celery.app import app, settings
 from worker.celery.pool import CoroutineTask
-from worker.delivery import Busy, Delivery, Elsewhere, Ending, Released, Skipped
+from worker.endings import Busy, Elsewhere, Ending, Released, Skipped, TakenMessage
 
 if TYPE_CHECKING:
     from worker.attempt import JobRunner
@@ -82,7 +82,7 @@ class JobTask(CoroutineTask):
             if why := app.lanes.gate.why:  # the message came before the gate closed, or had an ETA
                 ending: Ending = Elsewhere(why)
             else:
-                ending = await runner().run(delivery_of(self.kind, request))
+                ending = await runner().run(taken_message(self.kind, request))
             if isinstance(ending, Elsewhere):
                 await asyncio.sleep(ELSEWHERE_S)
             return ending
@@ -130,11 +130,11 @@ def runner() -> "JobRunner":
     return JobRunner(settings, app.hosts, gate=app.lanes.gate)
 
 
-def delivery_of(kind: Task, request: Mapping[str, Any]) -> Delivery:
-    """Return a request as the job runner's `Delivery`. Raises `InvalidParams`."""
+def taken_message(kind: Task, request: Mapping[str, Any]) -> TakenMessage:
+    """Return a request as the job runner's `TakenMessage`. Raises `InvalidParams`."""
     headers = request.get("headers") or request  # Celery keeps a plain sender's here
     args, kwargs = request["args"], request["kwargs"]
-    return Delivery(
+    return TakenMessage(
         request["id"],
         kind,
         {**kwargs, "positional arguments": list(args)} if args else kwargs,

@@ -19,13 +19,11 @@ from producer.gateway.a1111.errors import TAG, documented
 from producer.gateway.a1111.fields import KNOWN, OURS, PARAMS, A1111Request, told_of, translated
 from producer.gateway.a1111.server import choose
 from producer.gateway.body import built, json_of, named_as, taking
-from producer.gateway.caller import Caller, UrlsOf, basic
+from producer.gateway.caller import Caller, UrlsOf, basic, lasting, origin_of
 from producer.gateway.openai.models import MODELS_S, schema_of
 from producer.gateway.pictures import SQUARE, base64_of, params_of
 from producer.gateway.requests import REQUESTS, Closed
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.streams import lasting
-from producer.gateway.webhooks import origin_of
 from producer.handle import result_of
 
 BUILT_IN = ("clip", "deepdanbooru")  # the web UI's own captioners

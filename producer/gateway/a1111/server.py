@@ -19,10 +19,10 @@ from producer.gateway.a1111.errors import TAG, documented
 from producer.gateway.a1111.fields import A1111Options
 from producer.gateway.body import json_of, taking
 from producer.gateway.caller import Caller, UrlsOf, basic
-from producer.gateway.jobs import view
 from producer.gateway.openai.models import MODELS_S
 from producer.gateway.pictures import preview_of
 from producer.gateway.services import Services, ServicesOf
+from producer.gateway.waiting import view
 
 router = APIRouter(prefix="/sdapi/v1", tags=[TAG], dependencies=[Depends(basic)])
 NONE: dict[str, Any] = {

@@ -20,7 +20,7 @@ from crossmodal.kinds.schema import Schema, properties_of
 from crossmodal.unknown import check_fields
 from producer.gateway import attached
 from producer.gateway.body import built, check_once, json_of, named_as, taking
-from producer.gateway.caller import Caller, UrlsOf
+from producer.gateway.caller import Caller, UrlsOf, origin_of
 from producer.gateway.openai.errors import TAG, body_of
 from producer.gateway.openai.models import MODELS_S, model_named, schema_of
 from producer.gateway.openai.routes import answering
@@ -28,8 +28,7 @@ from producer.gateway.pictures import SQUARE, params_of
 from producer.gateway.problems import fault_of
 from producer.gateway.requests import REQUESTS, Closed, JobRequest
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.streams import KEEPALIVE
-from producer.gateway.webhooks import origin_of
+from producer.gateway.waiting import KEEPALIVE
 from producer.handle import result_of
 
 router = APIRouter(tags=[TAG])

@@ -20,15 +20,14 @@ from crossmodal.kinds.schema import Schema, properties_of
 from crossmodal.kinds.txt2img import TXT2IMG
 from producer.gateway import attached
 from producer.gateway.body import check_once, json_of, named_as, taking
-from producer.gateway.caller import Caller, UrlsOf
+from producer.gateway.caller import Caller, UrlsOf, origin_of
 from producer.gateway.openai.errors import TAG, body_of, documented
 from producer.gateway.openai.models import MODELS_S, model_named, schema_of
 from producer.gateway.openai.routes import answering
 from producer.gateway.pictures import base64_of, preview_of
 from producer.gateway.problems import fault_of
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.streams import KEEPALIVE
-from producer.gateway.webhooks import origin_of
+from producer.gateway.waiting import KEEPALIVE
 from producer.handle import result_of
 
 MAX_PARTIAL = 3

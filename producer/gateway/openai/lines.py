@@ -18,8 +18,8 @@ from producer.gateway.openai import chat, images
 from producer.gateway.openai.errors import body_of
 from producer.gateway.openai.models import model_named, schema_of
 from producer.gateway.problems import fault_of
+from producer.gateway.responses import Urls
 from producer.gateway.services import Services
-from producer.gateway.shapes import Urls
 
 Line = dict[str, Any]
 KINDS = {"/v1/images/generations": TXT2IMG, "/v1/chat/completions": IMG2TXT}

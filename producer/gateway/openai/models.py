@@ -1,6 +1,6 @@
 """`/v1/models/NAME`; and the models that stand for OpenAI's own names, which clients use.
 
-The list of models is in `operations`: it is the same for all clients.
+The list of models is in `routes/operations.py`: it is the same for all clients.
 """
 
 import re
@@ -16,9 +16,8 @@ from crossmodal.kinds.schema import Schema
 from crossmodal.kinds.txt2img import TXT2IMG
 from producer.gateway.caller import Caller
 from producer.gateway.openai.errors import TAG, documented
-from producer.gateway.operations import model_view
+from producer.gateway.responses import ModelView, model_view
 from producer.gateway.services import ServicesOf
-from producer.gateway.shapes import ModelView
 
 MODELS_S = 1.0  # max age of the cached models
 router = APIRouter(tags=[TAG])

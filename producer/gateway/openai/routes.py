@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
+from producer.gateway.caller import lasting
 from producer.gateway.openai.errors import documented
-from producer.gateway.streams import EVENTS, lasting
+from producer.gateway.waiting import EVENTS
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -1,32 +1,18 @@
-"""`/v1/webhooks`: deliveries and their secret; also the origin of a submitted job."""
+"""`/v1/webhooks`: deliveries and their secret."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from crossmodal.jobs.access import ApiKey, ApiKeys
-from crossmodal.jobs.origin import HookEvent, Origin, Webhook
+from crossmodal.jobs.access import ApiKeys
 from crossmodal.jobs.webhooks import Deliveries
 from producer.gateway.caller import Caller, ListInTurn
 from producer.gateway.problems import documented
 from producer.gateway.requests import DeliveryQuery
+from producer.gateway.responses import DeliveryPage, WebhookSecret
 from producer.gateway.services import ServicesOf
-from producer.gateway.shapes import DeliveryPage, Urls, WebhookSecret
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
-
-
-def origin_of(
-    key: ApiKey,
-    urls: Urls,
-    url: str | None,
-    events: Sequence[HookEvent],
-    traceparent: str | None = None,
-) -> Origin:
-    """Return a job's origin, as the ledger keeps it: owner, limit, trace, webhook."""
-    webhook = Webhook(url=url, events=tuple(events), base=urls.base) if url else None
-    return Origin(key.id, key.max_queued if key.id else None, traceparent, webhook)
 
 
 @router.get(

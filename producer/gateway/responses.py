@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
 
+from crossmodal.jobs.models import KnownModels
 from crossmodal.jobs.record import (
     BatchStatus,
     Delivery,
@@ -14,6 +15,7 @@ from crossmodal.jobs.record import (
     Job,
     JobResult,
     JobState,
+    ModelInfo,
     ModelState,
     Progress,
     QueueStatus,
@@ -321,6 +323,20 @@ def _result_view(result: JobResult, urls: Urls) -> ResultView:
     images = [ImageView(**i.model_dump(), url=urls.blob(i.key)) for i in result.images]
     shown = result.model_dump(include=set(ResultView.model_fields) - {"images"})
     return ResultView(images=images, **shown)
+
+
+def model_view(known: KnownModels, model: ModelInfo) -> ModelView:
+    """Return a model's view, with its state and workers."""
+    holders = known.holders(model.name)
+    return ModelView(
+        **model.model_dump(exclude={"noted_at"}),
+        state=known.state(model.name),
+        id=model.name,
+        created=int(model.noted_at),
+        workers=len(holders),
+        devices=sorted({w.device for w in holders if w.device}),
+        failure=known.failure(model.name),
+    )
 
 
 def batch_counts(found: BatchStatus) -> dict[str, int]:

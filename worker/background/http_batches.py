@@ -12,7 +12,7 @@ from crossmodal.jobs.names import new_job_id
 from crossmodal.jobs.runners import AsyncRunner
 from crossmodal.settings import Settings
 from producer.client import Client
-from worker.background.run import BatchLeft, BatchRun
+from worker.background.http_batch_run import BatchLeft, BatchRun
 
 POLL_S = 1.0
 RETRY_S, RETRY_MAX_S = 2.0, 60.0  # delay before a batch job is retried, doubled each time

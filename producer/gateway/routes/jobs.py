@@ -13,16 +13,14 @@ from crossmodal.jobs.params import Params, queue_of, task_of
 from crossmodal.jobs.record import Job, JobState
 from crossmodal.net import check_public
 from crossmodal.tracing import checked, current
-from producer.following import STATUS_S
 from producer.gateway.body import OPENAPI, json_of, read_request, taking
-from producer.gateway.caller import Caller, ListInTurn, OwnJob, UrlsOf
+from producer.gateway.caller import Caller, ListInTurn, OwnJob, UrlsOf, origin_of
 from producer.gateway.pictures import params_of
 from producer.gateway.problems import BadRequest, documented, linked
 from producer.gateway.requests import CancelRequest, JobQuery, JobRequest
+from producer.gateway.responses import Canceled, JobPage, JobView, ResultView, Urls, job_view
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import Canceled, JobPage, JobView, ResultView, Urls, job_view
-from producer.gateway.streams import ended
-from producer.gateway.webhooks import origin_of
+from producer.gateway.waiting import ended, view
 from producer.handle import result_of
 
 MAX_WAIT_S = 60.0
@@ -209,15 +207,6 @@ async def _submit(
         keep_s=wanted.keep_s,
     )
     return handle.id
-
-
-async def view(job: Job, services: Services, urls: Urls) -> JobView:
-    """Return a job's view, with its place in the queue while it waits."""
-    if job.state is not JobState.QUEUED:
-        return job_view(job, urls)
-    position, wait_s = await services.ask(services.calls.ledger.place(job))
-    known = await services.client.models(max_age_s=STATUS_S)
-    return job_view(job, urls, position, wait_s, known.waits_for(job.queue))
 
 
 async def _accepted(

@@ -8,25 +8,24 @@ from fastapi import APIRouter, Query, Request, Response
 
 from crossmodal.errors import BrokerUnavailable, DeadLetterNotFound
 from crossmodal.jobs.access import ApiKey
-from crossmodal.jobs.models import KnownModels
-from crossmodal.jobs.record import DeadLetter, ModelInfo, QueueStatus
-from producer.commands.dead import replay
+from crossmodal.jobs.record import DeadLetter, QueueStatus
 from producer.gateway.caller import Caller, Operator, UrlsOf
 from producer.gateway.metrics import Figures, Up, figures, render
 from producer.gateway.ownership import may_see, missing
 from producer.gateway.problems import documented
 from producer.gateway.requests import DeadLetterQuery
-from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import (
+from producer.gateway.responses import (
     DeadLetterPage,
     DeadLetterView,
     ModelPage,
-    ModelView,
     QueuesView,
     Replayed,
     Urls,
     job_view,
+    model_view,
 )
+from producer.gateway.services import Services, ServicesOf
+from producer.replay import replay
 from producer.told import told
 
 log = logging.getLogger(__name__)
@@ -92,20 +91,6 @@ async def replay_letter(letter_id: str, key: Caller, services: ServicesOf) -> Re
     max_queued = key.max_queued if key.id else None
     job_id = await services.ask(replay(services.calls, services.letters, letter, max_queued))
     return Replayed(job=job_id)
-
-
-def model_view(known: KnownModels, model: ModelInfo) -> ModelView:
-    """Return a model's view, with its state and workers."""
-    holders = known.holders(model.name)
-    return ModelView(
-        **model.model_dump(exclude={"noted_at"}),
-        state=known.state(model.name),
-        id=model.name,
-        created=int(model.noted_at),
-        workers=len(holders),
-        devices=sorted({w.device for w in holders if w.device}),
-        failure=known.failure(model.name),
-    )
 
 
 @probes.get("/livez", responses={200: TEXT}, response_class=Response)

@@ -20,8 +20,8 @@ from producer.gateway.caller import Caller, UrlsOf
 from producer.gateway.ownership import size_of
 from producer.gateway.problems import RangeNotSatisfiable, described, documented
 from producer.gateway.requests import BlobQuery, UploadRequest
+from producer.gateway.responses import SignedUpload, UploadView
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import SignedUpload, UploadView
 from producer.http.manners import IS_HEAD
 
 SIGNED_S = 600.0

@@ -8,7 +8,7 @@ from importlib import resources
 @cache
 def script(name: str) -> str:
     """Return the text of a script for SCRIPT LOAD."""
-    folder = resources.files("crossmodal.jobs")
+    folder = resources.files("crossmodal.jobs.scripts")
     return "".join(folder.joinpath(f"{n}.lua").read_text() for n in ("common", name))
 
 

@@ -7,35 +7,22 @@ and a client that was cut off resumes after `Last-Event-ID`.
 import re
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from crossmodal.errors import BrokerUnavailable, JobNotFound
 from crossmodal.jobs.record import Job, JobState, Progress, WorkerInfo
 from producer.gateway import problems
-from producer.gateway.caller import Caller, OwnJob, UrlsOf
+from producer.gateway.caller import Caller, OwnJob, UrlsOf, lasting
 from producer.gateway.hub import Follower
-from producer.gateway.operations import queues
 from producer.gateway.problems import BadRequest, NothingMore, documented
+from producer.gateway.responses import QueuesView, job_view, progress_view
+from producer.gateway.routes.operations import queues
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import QueuesView, job_view, progress_view
+from producer.gateway.waiting import AGAIN_S, patience_s
 
-LOOK_S = 10.0  # poll interval of a followed job without events, as for its expiry
-SKEW_S = 1.0  # max lead of this machine's clock over Redis's
-GONE_S = 2.0  # poll interval for a disconnected client
-AGAIN_S = 1.0  # retry interval after Redis has failed
-KEEPALIVE = b": keep-alive\n\n"  # for the OpenAI routes' streams
-EVENTS: dict[str, Any] = {
-    "text/event-stream": {
-        "schema": {  # their OpenAPI documentation
-            "type": "object",
-            "required": ["data"],
-            "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
-        }
-    }
-}
 END = "end"  # the id of a job's last event
 _ID = re.compile(r"\d{1,12}(\.\d{1,6})?")
 
@@ -53,11 +40,6 @@ async def after(
     if last_event_id and not _ID.fullmatch(last_event_id):
         raise BadRequest(f"Last-Event-ID {last_event_id!r} is not an event id")
     return float(last_event_id or 0.0)
-
-
-async def lasting(key: Caller, services: ServicesOf) -> None:
-    """Check that the key may hold one more long request open. Raises `RateLimited`."""
-    services.connections.check_room(key.id)
 
 
 @router.get(
@@ -131,34 +113,6 @@ async def of_all(
                     yield ServerSentEvent(event="queues", data=shown)
 
 
-async def ended(job: Job, services: Services, wait_s: float, request: Request) -> Job:
-    """Return the job at its end, at the timeout, or when the client disconnects.
-
-    Raises what reading its record raises.
-    """
-    deadline = time.monotonic() + wait_s
-    with services.hub.follow(job.id, job.owner) as follower:
-        while not (services.hub.is_closing or follower.is_over):
-            follower.look()
-            job = await services.client.record(job.id)
-            left_s = deadline - time.monotonic()
-            if job.state.is_terminal or left_s <= 0:
-                break
-            if not await _waited(follower, min(left_s, patience_s(job)), request):
-                break
-    return job
-
-
-async def _waited(follower: Follower, wait_s: float, request: Request) -> bool:
-    """Wait for news; return False once the client has disconnected."""
-    deadline = time.monotonic() + wait_s
-    while not follower.has_news and (left_s := deadline - time.monotonic()) > 0:
-        await follower.wait(min(left_s, GONE_S))
-        if await request.is_disconnected():
-            return False
-    return True
-
-
 async def _places(
     job: Job, follower: Follower, services: Services
 ) -> AsyncIterator[ServerSentEvent]:
@@ -174,16 +128,6 @@ async def _places(
             place = {"position": told, "estimated_wait_s": wait_s, "waits_for": waits_for}
             yield ServerSentEvent(event="position", data=place)
         await follower.wait(left_s)
-
-
-def patience_s(job: Job) -> float:
-    """Return the seconds until the job's next poll: `LOOK_S`, less if it expires before."""
-    if job.state is not JobState.QUEUED or job.expires_at is None:
-        return LOOK_S
-    left_s = job.expires_at - time.time()
-    if left_s < -SKEW_S:  # it was started in time, and waits for a retry
-        return LOOK_S
-    return min(LOOK_S, max(0.05, left_s))
 
 
 def _worth_telling(before: QueuesView, now: QueuesView) -> bool:

@@ -16,8 +16,8 @@ from producer.gateway.openai import batches as openai
 from producer.gateway.openai.errors import TAG, documented_besides
 from producer.gateway.openai.lines import translator
 from producer.gateway.problems import UnsupportedMediaType, linked
+from producer.gateway.responses import BatchView, Urls
 from producer.gateway.services import Services, ServicesOf
-from producer.gateway.shapes import BatchView, Urls
 
 READ_AS = (MEDIA_TYPE, "application/x-ndjson", "application/octet-stream", "text/plain")
 LINES = (

@@ -9,7 +9,7 @@ from crossmodal.kinds.task import Task
 
 
 @dataclass(frozen=True)
-class Delivery:
+class TakenMessage:
     """A message that the worker called `worker` took from `queue`.
 
     `is_recorded`: the sender created the job's record, so a job without one has outlived it.

@@ -1,0 +1,1 @@
+"""The routes of the gateway's own interface, a module each subject."""
