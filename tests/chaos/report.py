@@ -5,6 +5,7 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from crossmodal.jobs.record import JobState
 from tests.chaos.audit import Audit
 from tests.chaos.faults import FAULTS
 
@@ -28,7 +29,11 @@ def report(storm: "Storm", audit: Audit, breaches: list[str]) -> str:
     poison = len(storm.accepted.poison)
     traffic, callers = storm.traffic, storm.callers
     others = {k: v for k, v in storm.accepted.counts.items() if k not in FAULTS and v}
-    failed = Counter(job.failure.code for job in audit.records.values() if job.failure is not None)
+    failed = Counter(  # a job that was put back and then canceled has a failure too
+        job.failure.code
+        for job in audit.records.values()
+        if job.failure is not None and job.state is JobState.FAILED
+    )
     lines += [
         "",
         f"jobs accepted: {len(storm.accepted.jobs)}, {poison} of them poison",
