@@ -120,7 +120,8 @@ class _Up:
             if place is not None:
                 place.check_free()
         check_room()
-        open_served(self._settings)
+        for name, error in open_served(self._settings).faults.items():
+            note(f"not serving {name}: {error}")
         open_storage(self._settings).check()
 
     def _ensure_queue(self, stack: Stack) -> str:

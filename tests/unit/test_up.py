@@ -57,6 +57,17 @@ def test_a_port_that_is_taken_is_said_with_its_setting(taken: int, home: Path) -
     assert not list(home.glob("crossmodal/valkey-*"))
 
 
+def test_a_folder_that_is_not_served_is_said_with_the_reason(home: Path) -> None:
+    (home / "models" / "empty").mkdir(parents=True)
+    (home / "models" / "mine").mkdir()
+    (home / "models" / "mine" / "model.py").write_text("")
+    done = up(CROSSMODAL_MODELS=str(home / "models"), CROSSMODAL_STORAGE_URL="file:///proc/none")
+    told = " ".join(done.stderr.split())
+    assert "not serving empty: " in told
+    assert "not serving mine: " in told
+    assert "CROSSMODAL_ALLOW_MODEL_CODE" in told
+
+
 @pytest.mark.parametrize(
     ("env", "status", "told"),
     [
