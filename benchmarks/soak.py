@@ -120,7 +120,7 @@ def plot(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None
     """Plot the series of each panel; the dotted line marks the end of the warm-up."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    figure = Figure(figsize=(13, 7), layout="constrained")
     hours = [sample["s"] / 3_600 for sample in samples]
     for axes, (title, wanted) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
         names = [
@@ -133,7 +133,7 @@ def plot(about: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> None
             axes.plot(hours, [sample.get(name, 0) for sample in samples], label=label, lw=1)
         axes.axvline(warm_from(about, samples) / 3_600, color="black", linestyle=":", lw=0.8)
         axes.set(title=title, xlabel="hours", ylim=(0, 1.5 * axes.get_ylim()[1]))
-        axes.legend(fontsize="x-small", loc="upper left", ncols=3)  # above all lines
+        axes.legend(fontsize="x-small", loc="upper left", ncols=2)  # above all lines
     save_picture("soak", figure)
 
 
