@@ -114,8 +114,8 @@ def open_folder(folder: Path, allowed: Collection[str] = ()) -> ModelFolder:
     if mark is None:
         why = f"it has none of {', '.join(MARKS)}" if folder.is_dir() else "there is no such folder"
         raise BundleNotFound(
-            f"there is no model in {folder}: {why}. Name a folder made by `crossmodal train`, one of "
-            "diffusers or transformers, or one with a class of your own"
+            f"there is no model in {folder}: {why}. Name a folder made by `crossmodal train`, one "
+            "of diffusers or transformers, or one with a class of your own"
         )
     folder = folder.resolve()
     if mark == MANIFEST:
