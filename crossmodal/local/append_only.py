@@ -17,6 +17,7 @@ from crossmodal.console import note
 
 EVERY_S = 1.0
 TIMEOUT_S = 1.0
+AGAIN_S = 30.0  # after a rewrite that failed, as for want of room
 
 
 class _State(Enum):
@@ -56,9 +57,10 @@ class AppendOnlyFile:
         elif found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"]:
             return  # it may have begun while the disk was full
         elif self._state is _State.SUSPECT:
-            note("the disk of the queue's data was full: its append-only file is rewritten")
             redis.bgrewriteaof()
             self._state = _State.REWRITING
+        elif self._state is _State.REWRITING and found["aof_last_bgrewrite_status"] == "ok":
+            note("the disk of the queue's data was full: its append-only file has been rewritten")
+            self._state = _State.WHOLE
         elif self._state is _State.REWRITING:
-            was_ok = found["aof_last_bgrewrite_status"] == "ok"
-            self._state = _State.WHOLE if was_ok else _State.SUSPECT
+            self._state, self._due = _State.SUSPECT, time.monotonic() + AGAIN_S
